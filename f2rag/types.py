@@ -178,9 +178,7 @@ class Encoder(Protocol):
     def contract(self, *, dimensions: int | None = None) -> EmbeddingContract:
         """What makes two document vectors of this encoder comparable."""
 
-    def embed_query(
-        self, text: str, *, dimensions: int | None = None, instruction: str | None = None
-    ) -> FloatVector:
+    def embed_query(self, text: str, *, dimensions: int | None = None, instruction: str | None = None) -> FloatVector:
         """Embed one query; returns shape (dimensions,)."""
 
     def embed_queries(

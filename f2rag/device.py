@@ -1,0 +1,154 @@
+"""Which device, dtype and token budget a model runs with, and the one line that explains the choice.
+
+The dtype follows what the hardware computes fast, never what the checkpoint happens to store: transformers 5 loads the
+stored dtype (bf16 for F2LLM-v2), which is emulated, and many times slower, on most CPUs. This file loads no model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from f2rag.errors import DeviceError
+
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = ("float32", "bfloat16", "float16")
+"""The compute dtypes that can be asked for."""
+
+_CPU_TOKEN_BUDGET = 2048
+"""Padded tokens per forward on a CPU: activations stay near the caches, and more gains nothing."""
+
+_ACCELERATOR_TOKEN_BUDGET = 16384
+"""Padded tokens per forward on a GPU: matrix products stop getting more efficient at about this size."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DevicePlan:
+    """Where and how a model runs.
+
+    Attributes:
+        device: ``"cpu"``, ``"cuda:0"``, ``"mps"``...
+        dtype: Compute dtype by name, one of ``DTYPES``.
+        token_budget: Padded tokens per forward, before any out-of-memory back-off.
+        reason: Why, in one line.
+    """
+
+    device: str
+    dtype: str
+    token_budget: int
+    reason: str
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The compute dtype as torch's own object."""
+        import torch
+
+        found: torch.dtype = getattr(torch, self.dtype)
+        return found
+
+    def describe(self) -> str:
+        """One line for people: ``cpu, float32: no AMX, where bfloat16 is slower``."""
+        return f"{self.device}, {self.dtype}: {self.reason}"
+
+
+def plan_device(device: str | None = None, dtype: str | None = None) -> DevicePlan:
+    """Choose device and dtype by capability; what is given is kept, or refused if this machine lacks it.
+
+    Args:
+        device: ``None`` takes the first CUDA device, else Apple's MPS, else the CPU.
+        dtype: ``None`` chooses by capability.
+
+    Raises:
+        DeviceError: The device is absent, or the dtype is unknown or not supported there.
+    """
+    wanted = _check_dtype(dtype)
+    chosen = _check_device(device) if device is not None else _first_device()
+    best, reason = _best_dtype(chosen)
+    if wanted is not None and wanted != best:
+        reason = "dtype as given"
+    budget = _CPU_TOKEN_BUDGET if chosen == "cpu" else _ACCELERATOR_TOKEN_BUDGET
+    return DevicePlan(device=chosen, dtype=wanted or best, token_budget=budget, reason=reason)
+
+
+def check_dtype_name(dtype: object) -> str | None:
+    """Return the plain name of a dtype given as ``None``, ``"auto"``, a name or a torch dtype; imports no torch.
+
+    Raises:
+        DeviceError: The name is none of ``DTYPES``.
+    """
+    return _check_dtype(dtype)
+
+
+def _check_dtype(dtype: object) -> str | None:
+    if dtype is None or dtype == "auto":
+        return None
+    aliases = {"bf16": "bfloat16", "fp32": "float32", "fp16": "float16", "half": "float16"}
+    name = str(dtype).removeprefix("torch.").lower()
+    name = aliases.get(name, name)
+    if name not in DTYPES:
+        message = f"dtype={dtype!r} was given; expected one of {', '.join(DTYPES)}, or None to choose by hardware."
+        raise DeviceError(message)
+    return name
+
+
+def _check_device(device: str) -> str:
+    import torch
+
+    try:
+        parsed = torch.device(device)
+    except RuntimeError as error:
+        message = f"device={device!r} was given; expected 'cpu', 'cuda', 'cuda:0', 'mps', or None to choose."
+        raise DeviceError(message) from error
+    if parsed.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        index = parsed.index or 0
+        if index >= count:
+            message = (
+                f"device={device!r} was given; this machine has {count} CUDA devices that torch can use. "
+                "Use device='cpu', or install a torch build for your CUDA driver."
+            )
+            raise DeviceError(message)
+        return f"cuda:{index}"
+    if parsed.type == "mps" and not torch.backends.mps.is_available():
+        message = f"device={device!r} was given; torch finds no Apple GPU here. Use device='cpu'."
+        raise DeviceError(message)
+    if parsed.type not in {"cpu", "mps"}:
+        message = f"device={device!r} was given; f2rag runs on 'cpu', 'cuda' and 'mps'."
+        raise DeviceError(message)
+    return parsed.type
+
+
+def _first_device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda:0"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _best_dtype(device: str) -> tuple[str, str]:
+    import torch
+
+    if device.startswith("cuda"):
+        name = torch.cuda.get_device_name(device)
+        if torch.cuda.get_device_capability(device) >= (8, 0):
+            return "bfloat16", f"{name} computes bfloat16"
+        # No one has shown float16 to be safe for F2LLM-v2, whose MLPs have large activation outliers.
+        return "float32", f"{name} has no bfloat16 units, and float16 is unproven for these models"
+    if device == "mps":
+        return "float32", "exact on Apple GPUs"
+    if _cpu_has_amx():
+        return "bfloat16", "the CPU has AMX tiles for bfloat16"
+    # Measured on a CPU with AVX512-BF16 but no AMX: bfloat16 products ran at 0.6-0.8 times the speed of float32.
+    return "float32", "the CPU has no AMX tiles, without which bfloat16 is slower than float32"
+
+
+def _cpu_has_amx() -> bool:
+    import torch
+
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # absent before torch 2.10
+    if capabilities:
+        return bool(capabilities.get("amx_bf16"))
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())

@@ -1,0 +1,584 @@
+"""F2LLMEncoder: queries and documents in, unit vectors out.
+
+This file holds what a caller decides (model, role, instruction, dimensions, length policy) and joins the parts that do
+the work: checkpoint, tokenizer, runtime. The two roles are separate methods, so that no caller can forget one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import dataclasses
+import functools
+import os
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast, get_args
+
+import numpy as np
+
+from f2rag import checkpoint as checkpoints
+from f2rag.batching import deduplicate, windows
+from f2rag.checkpoint import Checkpoint
+from f2rag.contract import EmbeddingContract
+from f2rag.device import DevicePlan, check_dtype_name, plan_device
+from f2rag.errors import EncoderClosedError, InputError, InstructionError, OverlongTextError, TextTypeError
+from f2rag.models import ResolvedModel, mrl_ladder, resolve
+from f2rag.prompts import DEFAULT_INSTRUCTION, format_query, resolve_task
+from f2rag.runtime import ModelRuntime, RuntimeKey, lease, release
+from f2rag.tokenizer import F2LLMTokenizer
+from f2rag.types import FloatMatrix, FloatVector, Overflow
+from f2rag.vectors import check_dimensions
+
+Result = TypeVar("Result")
+
+_WINDOW = 4096
+"""Texts that are tokenised and sorted together: large enough that lengths in a batch are alike, small in memory."""
+
+_CALLER_THREADS = 8
+"""Threads that tokenise for async callers; the device has its own single worker."""
+
+_FALLBACK_MAX_LENGTH = 8192
+"""The authors' evaluation length, for checkpoints about whose safe length nothing is known."""
+
+
+class TruncationWarning(UserWarning):
+    """Texts were longer than ``max_length`` and were cut."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Config:
+    """The constructor's arguments; all that a pickle holds."""
+
+    model: str | os.PathLike[str]
+    revision: str | None
+    dimensions: int | None
+    task: str | None
+    instruction: str | None
+    device: str | None
+    dtype: str | None
+    max_length: int | None
+    on_overflow: Overflow
+    local_files_only: bool
+    cache_folder: str | None
+    token_budget: int | None
+
+
+class F2LLMEncoder:
+    """An F2LLM-v2 model as an embedder, right with no argument given.
+
+    Construction reads no file and touches no device; the model is loaded with the first text, once per (model,
+    revision, device, dtype) in a process however many encoders use it. All methods may be called from many threads.
+
+    Args:
+        model: ``"80M"``, ``"F2LLM-v2-0.6B"``, a repository id, a folder, or ``"stand-in"``.
+        revision: Commit, tag or branch instead of the pinned commit.
+        dimensions: Output size, 1 to the model's own width; the sizes of the training loss (powers of two) are best.
+        task: A named task, e.g. ``"sts"``, or an MTEB task name; chooses the instruction and whether documents get it.
+        instruction: The sentence that says what is looked for; ``""`` embeds queries bare. Not together with ``task``.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; ``None`` takes the best there is.
+        dtype: ``"float32"``, ``"bfloat16"``, ``"float16"``; ``None`` takes what the device computes fast.
+        max_length: Tokens after which a text is cut, EOS included; ``None`` takes the model's safe length.
+        on_overflow: What to do with longer texts: ``"warn"`` cuts them and warns, ``"truncate"`` cuts silently (see
+            ``truncated_count``), ``"error"`` refuses them.
+        local_files_only: Never ask the model hub.
+        cache_folder: Where downloaded models lie, instead of the Hugging Face cache.
+        token_budget: Padded tokens per forward; ``None`` takes what suits the device.
+
+    Raises:
+        UnknownModelError: The model name means nothing.
+        InputError: An argument is out of range, or ``task`` and ``instruction`` are both given.
+
+    Example:
+        >>> from f2rag import F2LLMEncoder
+        >>> encoder = F2LLMEncoder("stand-in", dimensions=64)
+        >>> documents = encoder.embed_documents(["Das Licht ist an.", "The door is locked."])
+        >>> documents.shape
+        (2, 64)
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] = "0.6B",
+        *,
+        revision: str | None = None,
+        dimensions: int | None = None,
+        task: str | None = None,
+        instruction: str | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+        max_length: int | None = None,
+        on_overflow: Overflow = "warn",
+        local_files_only: bool = False,
+        cache_folder: str | os.PathLike[str] | None = None,
+        token_budget: int | None = None,
+    ) -> None:
+        self._setup(
+            _Config(
+                model=model,
+                revision=revision,
+                dimensions=dimensions,
+                task=task,
+                instruction=instruction,
+                device=device,
+                dtype=check_dtype_name(dtype),
+                max_length=max_length,
+                on_overflow=on_overflow,
+                local_files_only=local_files_only,
+                cache_folder=None if cache_folder is None else str(cache_folder),
+                token_budget=token_budget,
+            )
+        )
+
+    def _setup(self, config: _Config) -> None:
+        self._config = config
+        self._model = resolve(config.model)
+        self._query_instruction, self._document_instruction = _instructions(config, self._model)
+        _check_options(config)
+        if self._model.spec is not None and self._model.folder is None:
+            self._checked_dimensions(None)
+        # Loading may take a minute: what the event loop's thread touches must not wait behind it.
+        self._loading = threading.RLock()
+        self._state = threading.Lock()
+        self._truncated_count = 0
+        self._closed = False
+        self._lease: _Lease | None = None
+        self._checkpoint: Checkpoint | None = None
+        self._tokenizer: F2LLMTokenizer | None = None
+        self._callers: concurrent.futures.ThreadPoolExecutor | None = None
+
+    # -- what it is ---------------------------------------------------------------------------------------------
+
+    @property
+    def model_name(self) -> str:
+        """The model's name as it is shown to people, e.g. ``"F2LLM-v2-80M"``."""
+        return self._model.name
+
+    @property
+    def is_stand_in(self) -> bool:
+        """Whether this is the small bundled model for demos and tests, which is not F2LLM-v2."""
+        return self._model.spec is not None and self._model.spec.kind == "stand-in"
+
+    @property
+    def native_dimensions(self) -> int:
+        """The model's own width; needs the config at most, never the weights."""
+        if self._model.spec is not None and self._model.folder is None:
+            return self._model.spec.hidden_size
+        return self._configuration().hidden_size
+
+    @property
+    def dimensions(self) -> int:
+        """Output size when a call names none."""
+        return self._checked_dimensions(None)
+
+    @property
+    def instruction(self) -> str:
+        """What queries get when a call names nothing; ``""`` means bare queries."""
+        if self._query_instruction is not None:
+            return self._query_instruction
+        stored = checkpoints.default_instruction(self._configuration().folder)
+        return DEFAULT_INSTRUCTION if stored is None else stored
+
+    @property
+    def document_instruction(self) -> str:
+        """What documents get: ``""`` for retrieval, the task's instruction for symmetric tasks."""
+        return self._document_instruction
+
+    @property
+    def max_length(self) -> int:
+        """Tokens after which a text is cut, EOS included."""
+        if self._config.max_length is not None:
+            return self._config.max_length
+        spec = self._model.spec
+        if self._model.folder is None and spec is not None:
+            return spec.safe_length
+        configuration = self._configuration()
+        stored = checkpoints.stored_max_length(configuration.folder)
+        wanted = stored or (spec.safe_length if spec is not None else _FALLBACK_MAX_LENGTH)
+        return min(wanted, configuration.maximum_length)
+
+    @property
+    def truncated_count(self) -> int:
+        """How many texts were cut to ``max_length`` since construction."""
+        return self._truncated_count
+
+    @property
+    def device_plan(self) -> DevicePlan:
+        """Device, dtype and token budget, with the reason."""
+        return plan_device(self._config.device, self._config.dtype)
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The model's files and config, with what was repaired; fetches small files only."""
+        return self._configuration()
+
+    def contract(self, *, dimensions: int | None = None) -> EmbeddingContract:
+        """What makes two document vectors of this encoder comparable; needs no weights.
+
+        Args:
+            dimensions: Of the vectors in question; ``None`` takes this encoder's.
+        """
+        model = self._model
+        if model.folder is None and model.spec is not None and (self._config.revision or model.revision):
+            model_id, revision = model.repo, cast(str, self._config.revision or model.revision)
+        else:
+            model_id, revision = self._configuration().model_id, self._configuration().revision
+        return EmbeddingContract(
+            model=model_id,
+            revision=revision,
+            native_dimensions=self.native_dimensions,
+            dimensions=self._checked_dimensions(dimensions),
+            document_instruction=self.document_instruction,
+            max_length=self.max_length,
+            dtype=self._config.dtype or "by hardware",
+        )
+
+    # -- embedding ----------------------------------------------------------------------------------------------
+
+    def embed_query(self, text: str, *, dimensions: int | None = None, instruction: str | None = None) -> FloatVector:
+        """Embed one query.
+
+        Args:
+            text: The query, without any prompt.
+            dimensions: Output size for this call.
+            instruction: Instruction for this call; ``""`` for none.
+
+        Returns:
+            float32 (dimensions,), of unit length.
+
+        Raises:
+            TextTypeError: ``text`` is not a string.
+            InputError: Overlong under ``on_overflow="error"``, not valid Unicode, or an option out of range.
+            ModelLoadError: The model cannot be loaded.
+        """
+        if not isinstance(text, str):
+            hint = " Use embed_queries for several." if isinstance(text, (list, tuple)) else ""
+            message = f"embed_query takes one string; {type(text).__name__} was given.{hint}"
+            raise TextTypeError(message)
+        vector: FloatVector = self.embed_queries([text], dimensions=dimensions, instruction=instruction)[0]
+        return vector
+
+    def embed_queries(
+        self, texts: Sequence[str], *, dimensions: int | None = None, instruction: str | None = None
+    ) -> FloatMatrix:
+        """Embed queries, each with the instruction in front; see ``embed_query``.
+
+        Returns:
+            float32 (n, dimensions), rows of unit length, in the order given.
+        """
+        prompt = self._instruction_for_call(instruction)
+        return self._embed(texts, prompt=prompt, dimensions=dimensions, method="embed_queries")
+
+    def embed_documents(self, texts: Sequence[str], *, dimensions: int | None = None) -> FloatMatrix:
+        """Embed documents: bare for retrieval, with the instruction for symmetric tasks; see ``embed_query``.
+
+        Returns:
+            float32 (n, dimensions), rows of unit length, in the order given.
+        """
+        prompt = self.document_instruction
+        return self._embed(texts, prompt=prompt, dimensions=dimensions, method="embed_documents")
+
+    def iter_documents(
+        self, texts: Iterable[str], *, dimensions: int | None = None, window: int = 2048
+    ) -> Iterator[FloatMatrix]:
+        """Embed a stream of documents, endless if need be, in bounded memory.
+
+        Args:
+            texts: Any iterable; it is read one window ahead.
+            dimensions: Output size.
+            window: Texts that are sorted and embedded together.
+
+        Yields:
+            float32 (up to ``window``, dimensions), in the order given.
+        """
+        if window < 1:
+            message = f"window={window} was given; expected at least 1."
+            raise InputError(message)
+        for part in windows(texts, size=window):
+            yield self.embed_documents(part, dimensions=dimensions)
+
+    async def aembed_query(
+        self, text: str, *, dimensions: int | None = None, instruction: str | None = None
+    ) -> FloatVector:
+        """``embed_query`` without blocking the event loop."""
+        return await self._in_thread(
+            functools.partial(self.embed_query, text, dimensions=dimensions, instruction=instruction)
+        )
+
+    async def aembed_queries(
+        self, texts: Sequence[str], *, dimensions: int | None = None, instruction: str | None = None
+    ) -> FloatMatrix:
+        """``embed_queries`` without blocking the event loop."""
+        return await self._in_thread(
+            functools.partial(self.embed_queries, texts, dimensions=dimensions, instruction=instruction)
+        )
+
+    async def aembed_documents(self, texts: Sequence[str], *, dimensions: int | None = None) -> FloatMatrix:
+        """``embed_documents`` without blocking the event loop."""
+        return await self._in_thread(functools.partial(self.embed_documents, texts, dimensions=dimensions))
+
+    def similarity(self, queries: FloatMatrix | FloatVector, documents: FloatMatrix | FloatVector) -> FloatMatrix:
+        """Cosine similarities of unit vectors.
+
+        Returns:
+            float32 (queries, documents), -1..1.
+
+        Raises:
+            InputError: The widths differ: both sides need the same ``dimensions``.
+        """
+        left, right = np.atleast_2d(queries), np.atleast_2d(documents)
+        if left.shape[1] != right.shape[1]:
+            message = (
+                f"queries have {left.shape[1]} dimensions and documents {right.shape[1]}; "
+                "embed both with the same dimensions."
+            )
+            raise InputError(message)
+        return np.asarray(left @ right.T, dtype=np.float32)
+
+    # -- tokens -------------------------------------------------------------------------------------------------
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text as a document, EOS included; loads the tokenizer but not the weights."""
+        return self._tokens().count(text)
+
+    def tokenizer_file(self) -> Path:
+        """The model's ``tokenizer.json``, for splitters that count with it; downloads it if need be."""
+        return self._tokens().file
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    def warm_up(self) -> str:
+        """Load the model and compute once, so that the first query does not wait.
+
+        Returns:
+            One line that says what runs where and why.
+        """
+        self.embed_queries(["warm up"])
+        return f"{self.model_name} on {self._runtime().plan.describe()}"
+
+    def fetch(self) -> Checkpoint:
+        """Make sure that all files of the model are on this machine, downloading what is missing; loads nothing.
+
+        Returns:
+            Where they are and what their config says.
+        """
+        return self._read(weights=True)
+
+    def self_test_result(self) -> tuple[float, bool]:
+        """Difference of the fast forward from the stock one at load, and whether the fast one is in use."""
+        runtime = self._runtime()
+        return runtime.self_test_difference, runtime.uses_fast_forward
+
+    def close(self) -> None:
+        """Let go of the model; the last encoder that uses it frees its memory. May be called twice."""
+        with self._state:
+            self._closed = True
+            callers, self._callers = self._callers, None
+        if callers is not None:
+            callers.shutdown(wait=False, cancel_futures=True)
+        with self._loading:
+            if self._lease is not None:
+                self._lease.end()
+                self._lease = None
+
+    def __enter__(self) -> F2LLMEncoder:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        wanted = "" if self._config.dimensions is None else f", dimensions={self._config.dimensions}"
+        return f"F2LLMEncoder({self._model.name!r}{wanted})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"config": self._config}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._setup(state["config"])
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _embed(self, texts: Sequence[str], *, prompt: str, dimensions: int | None, method: str) -> FloatMatrix:
+        _check_texts(texts, method=method)
+        wanted = self._checked_dimensions(dimensions)
+        vectors = np.empty((len(texts), wanted), dtype=np.float32)
+        start = 0
+        for window in windows(texts, size=_WINDOW):
+            prompted = [format_query(text, prompt) for text in window] if prompt else window
+            vectors[start : start + len(window)] = self._embed_window(prompted, dimensions=wanted, offset=start)
+            start += len(window)
+        return vectors
+
+    def _embed_window(self, texts: Sequence[str], *, dimensions: int, offset: int) -> FloatMatrix:
+        firsts, inverse = deduplicate(texts)
+        runtime = self._runtime()
+        tokenized = self._tokens().encode([texts[first] for first in firsts], max_length=self.max_length)
+        if tokenized.overlong:
+            positions = {offset + firsts[row]: count for row, count in tokenized.overlong.items()}
+            self._report_overlong(positions, total=int(np.isin(inverse, list(tokenized.overlong)).sum()))
+        distinct = runtime.compute(tokenized.ids, dimensions=dimensions, token_budget=self._config.token_budget)
+        return distinct[inverse]
+
+    def _report_overlong(self, positions: dict[int, int], *, total: int) -> None:
+        first = min(positions)
+        what = f"text {first} has {positions[first]} tokens, max_length is {self.max_length}"
+        if self._config.on_overflow == "error":
+            message = f"{total} of the texts are too long ({what}). Split them, or set on_overflow='truncate'."
+            raise OverlongTextError(message)
+        with self._state:
+            self._truncated_count += total
+        if self._config.on_overflow == "warn":
+            message = f"{total} texts were cut ({what}). Split long texts, or raise max_length."
+            warnings.warn(message, TruncationWarning, stacklevel=5)
+
+    def _instruction_for_call(self, instruction: str | None) -> str:
+        if instruction is None:
+            return self.instruction
+        _check_takes_instruction(instruction, self._model)
+        return instruction
+
+    def _checked_dimensions(self, dimensions: int | None) -> int:
+        wanted = self._config.dimensions if dimensions is None else dimensions
+        native = self.native_dimensions
+        if wanted is None:
+            return native
+        return check_dimensions(wanted, native=native, ladder=mrl_ladder(native), model_name=self.model_name)
+
+    def _configuration(self) -> Checkpoint:
+        """The config's facts; fetches small files only."""
+        with self._loading:
+            if self._checkpoint is None:
+                self._checkpoint = self._read(weights=False)
+            return self._checkpoint
+
+    def _read(self, *, weights: bool) -> Checkpoint:
+        config = self._config
+        folder = checkpoints.locate(
+            self._model,
+            revision=config.revision,
+            cache_folder=config.cache_folder,
+            local_files_only=config.local_files_only,
+            weights=weights,
+        )
+        return checkpoints.read_checkpoint(self._model, folder, revision=config.revision)
+
+    def _tokens(self) -> F2LLMTokenizer:
+        with self._loading:
+            if self._tokenizer is None:
+                found = self._configuration()
+                vocabulary_size = int(found.config["vocab_size"])
+                self._tokenizer = F2LLMTokenizer(found.folder, vocabulary_size=vocabulary_size)
+            return self._tokenizer
+
+    def _runtime(self) -> ModelRuntime:
+        with self._loading:
+            self._check_open()
+            if self._lease is None or self._lease.process != os.getpid():
+                self._lease = self._take_lease()
+            return self._lease.runtime
+
+    def _check_open(self) -> None:
+        if self._closed:
+            message = f"{self!r} is closed. Make a new encoder, or close it later."
+            raise EncoderClosedError(message)
+
+    def _take_lease(self) -> _Lease:
+        plan = self.device_plan
+        found = self.fetch()
+        if self.max_length > found.maximum_length:
+            message = f"max_length={self.max_length} was given; {self.model_name} has {found.maximum_length} positions."
+            raise InputError(message)
+        pad_id = self._tokens().pad_id
+        key = RuntimeKey(str(found.folder.resolve()), found.revision, plan.device, plan.dtype)
+        return _Lease(self, key, lease(key, lambda: ModelRuntime(found, plan, pad_id=pad_id)))
+
+    async def _in_thread(self, work: Callable[[], Result]) -> Result:
+        self._check_open()
+        with self._state:
+            if self._callers is None:
+                self._callers = concurrent.futures.ThreadPoolExecutor(
+                    _CALLER_THREADS, thread_name_prefix="f2rag-caller"
+                )
+            future = self._callers.submit(work)
+        return await asyncio.wrap_future(future)
+
+
+class _Lease:
+    """An encoder's share in a runtime, which also ends when the encoder is garbage-collected without ``close``."""
+
+    def __init__(self, owner: F2LLMEncoder, key: RuntimeKey, runtime: ModelRuntime) -> None:
+        self.runtime = runtime
+        self.process = os.getpid()
+        self._finalizer = weakref.finalize(owner, release, key)
+        self._finalizer.atexit = False
+
+    def end(self) -> None:
+        """Give the share back, once."""
+        self._finalizer()
+
+
+def _instructions(config: _Config, model: ResolvedModel) -> tuple[str | None, str]:
+    """The query and the document instruction; ``None`` for the query means: as the checkpoint's folder says."""
+    if config.task is not None and config.instruction is not None:
+        message = (
+            f"task={config.task!r} and instruction={config.instruction!r} were both given; give one of them. "
+            "The task chooses the instruction."
+        )
+        raise InputError(message)
+    if config.task is not None:
+        task = resolve_task(config.task)
+        _check_takes_instruction(task.instruction, model)
+        return task.instruction, task.instruction if task.applies_to == "both" else ""
+    if config.instruction is not None:
+        _check_takes_instruction(config.instruction, model)
+        return config.instruction, ""
+    if not model.takes_instructions:
+        return "", ""
+    known = model.folder is None and model.spec is not None
+    return (DEFAULT_INSTRUCTION if known else None), ""
+
+
+def _check_takes_instruction(instruction: str, model: ResolvedModel) -> None:
+    format_query("", instruction)
+    if instruction and not model.takes_instructions:
+        message = (
+            f"The instruction {instruction!r} was given; {model.name} was trained without instructions, and one would "
+            "make its vectors worse. Leave it out, or use the instruct model of that size."
+        )
+        raise InstructionError(message)
+
+
+def _check_options(config: _Config) -> None:
+    if config.on_overflow not in get_args(Overflow):
+        message = f"on_overflow={config.on_overflow!r} was given; expected one of {', '.join(get_args(Overflow))}."
+        raise InputError(message)
+    for name, value, least in (
+        ("max_length", config.max_length, 2),
+        ("token_budget", config.token_budget, 1),
+    ):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+            message = f"{name}={value!r} was given; expected a whole number of at least {least}, or None."
+            raise InputError(message)
+
+
+def _check_texts(texts: Sequence[str], *, method: str) -> None:
+    if isinstance(texts, str):
+        single = "embed_query" if method == "embed_queries" else f"{method}([text])"
+        message = f"{method} takes a list of strings; one string was given. Use {single} for a single text."
+        raise TextTypeError(message)
+    if not isinstance(texts, Sequence):
+        message = (
+            f"{method} takes a list of strings; {type(texts).__name__} was given. "
+            "Use iter_documents for generators and other streams, or list(...)."
+        )
+        raise TextTypeError(message)
+    for position, text in enumerate(texts):
+        if not isinstance(text, str):
+            message = (
+                f"Item {position} of {len(texts)} is {type(text).__name__} ({text!r:.40}); every item must be a string."
+            )
+            raise TextTypeError(message)
