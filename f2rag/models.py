@@ -4,8 +4,8 @@ One frozen row per checkpoint: where it lies, which commit is pinned, its shape,
 its trained vector sizes and how much text it can take. This file loads no weights, reaches no network and
 imports no torch; it does not know which device or dtype a model will run on.
 
-Sources: the paper (arXiv 2603.19223) for shapes, mteb's metadata (2.26.24) for revisions and counts, the model
-cards for languages and licence. ``count_parameters`` reproduces every count from its shape.
+Sources: the paper (arXiv 2603.19223) for shapes, mteb's metadata (2.26.24) for revisions and counts, the
+model cards for languages and licence. ``count_parameters`` reproduces every count from its shape.
 """
 
 from __future__ import annotations
