@@ -377,9 +377,7 @@ def _resolve_spec(spec: ModelSpec, *, folder: Path | None = None) -> ResolvedMod
 
 def _resolve_repo(repo: str) -> ResolvedModel:
     instructed = not _is_preview_name(repo)
-    return ResolvedModel(
-        name=repo, repo=repo, revision=None, folder=None, spec=None, takes_instructions=instructed
-    )
+    return ResolvedModel(name=repo, repo=repo, revision=None, folder=None, spec=None, takes_instructions=instructed)
 
 
 def _resolve_stand_in() -> ResolvedModel:
@@ -448,14 +446,10 @@ def _read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        message = (
-            f"{file} is not readable JSON ({error}); expected a configuration. Copy the checkpoint again."
-        )
+        message = f"{file} is not readable JSON ({error}); expected a configuration. Copy the checkpoint again."
         raise CorruptCheckpointError(message) from error
     if not isinstance(content, dict):
-        message = (
-            f"{file} holds a {type(content).__name__}; expected a JSON object. Copy the checkpoint again."
-        )
+        message = f"{file} holds a {type(content).__name__}; expected a JSON object. Copy the checkpoint again."
         raise CorruptCheckpointError(message)
     return content
 
