@@ -1,0 +1,200 @@
+"""The way data flows, in one file: documents to a collection, a query to hits.
+
+    documents ─► which are new? ─► encoder.embed_documents ─► store.upsert
+    query ─► encoder.embed_query ─► store.search ─► hits with evidence
+
+It knows no model, no prompt and no database; the encoder and the store do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from f2rag.errors import InputError
+from f2rag.store import QdrantStore
+from f2rag.types import Document, Encoder, IndexReport, SearchResult, Timings
+
+if TYPE_CHECKING:
+    from qdrant_client import models
+
+
+class SearchEngine:
+    """Indexes documents and searches them, with one encoder and one collection.
+
+    The encoder stays its owner's: ``close`` closes the collection only.
+
+    Args:
+        encoder: Makes the vectors.
+        store: Keeps them.
+
+    Raises:
+        ContractMismatchError: The collection was filled by another model.
+
+    Example:
+        >>> from f2rag.testing import FakeEncoder
+        >>> engine = SearchEngine.open(FakeEncoder(dimensions=32), ":memory:")
+        >>> report = engine.index([Document(text="a red house"), Document(text="the blue sea")])
+        >>> report.added
+        2
+        >>> engine.search("blue sea", limit=1).hits[0].text
+        'the blue sea'
+        >>> engine.close()
+    """
+
+    def __init__(self, encoder: Encoder, store: QdrantStore) -> None:
+        # A collection wider than the model is a mismatch, and the encoder cannot state a contract of that width.
+        store.check(encoder.contract(dimensions=min(store.dimensions, encoder.native_dimensions)))
+        self.encoder = encoder
+        self.store = store
+
+    @classmethod
+    def open(
+        cls,
+        encoder: Encoder,
+        location: str | Path,
+        *,
+        collection: str = "documents",
+        dimensions: int | None = None,
+        create: bool = True,
+    ) -> Self:
+        """Open or make a collection for this encoder's vectors.
+
+        Args:
+            encoder: Makes the vectors.
+            location: A folder, or ``":memory:"``.
+            collection: Its name.
+            dimensions: Width of the stored vectors; ``None`` takes the encoder's.
+            create: Make the collection if it is absent.
+
+        Raises:
+            ContractMismatchError: The collection was filled by another model or at another width.
+            StoreError: It cannot be opened; see ``QdrantStore.open``.
+        """
+        contract = encoder.contract(dimensions=dimensions)
+        return cls(encoder, QdrantStore.open(location, collection=collection, contract=contract, create=create))
+
+    def index(
+        self,
+        documents: Iterable[Document],
+        *,
+        window: int = 512,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> IndexReport:
+        """Store documents; those that are stored already and equal are not embedded again.
+
+        After an error or a kill everything up to the last finished window is stored; the same call completes the rest.
+
+        Args:
+            documents: Any number, also a generator; they are read window by window.
+            window: Documents per step.
+            on_progress: Called after each window with the number of documents handled so far.
+
+        Raises:
+            InputError: ``window`` is not positive, or a text cannot be embedded.
+            DocumentError: Metadata that JSON cannot hold.
+            StoreError: The collection failed.
+        """
+        if window < 1:
+            raise InputError(f"window must be at least 1, not {window}.")
+        started = time.perf_counter()
+        truncated_before = self.encoder.truncated_count
+        states: Counter[str] = Counter()
+        remaining = iter(documents)
+        while batch := list(itertools.islice(remaining, window)):
+            found = self.store.states(batch)
+            # By id, so that of several versions in one window only the last is embedded.
+            wanted = {doc.key: doc for doc, state in zip(batch, found, strict=True) if state != "unchanged"}
+            if wanted:
+                texts = [document.text for document in wanted.values()]
+                vectors = self.encoder.embed_documents(texts, dimensions=self.store.dimensions)
+                self.store.upsert(list(wanted.values()), vectors)
+            states.update(found)
+            if on_progress is not None:
+                on_progress(states.total())
+        self.store.optimize()
+        return IndexReport(
+            added=states["new"],
+            updated=states["changed"],
+            unchanged=states["unchanged"],
+            truncated=self.encoder.truncated_count - truncated_before,
+            seconds=time.perf_counter() - started,
+        )
+
+    def search(
+        self,
+        query: str,
+        *,
+        limit: int = 10,
+        language: str | Sequence[str] | None = None,
+        filter: models.Filter | None = None,  # noqa: A002 - Qdrant's word
+        instruction: str | None = None,
+    ) -> SearchResult:
+        """Find the documents that answer a query, in any language.
+
+        Args:
+            query: The text, bare; the encoder adds the instruction.
+            limit: At most so many hits.
+            language: Only documents in this language, or in any of these.
+            filter: Only documents that match; metadata keys are written ``metadata.<key>``.
+            instruction: Another instruction than the encoder's own; ``""`` for none.
+
+        Raises:
+            InputError: A query, limit, language or filter that cannot be searched for.
+            StoreError: The collection failed.
+        """
+        started = time.perf_counter()
+        vector = self.encoder.embed_query(query, dimensions=self.store.dimensions, instruction=instruction)
+        encoded = time.perf_counter()
+        hits = self.store.search(vector, limit=limit, language=language, filter=filter)
+        searched = time.perf_counter()
+        return SearchResult(
+            query=query,
+            instruction=self.encoder.instruction if instruction is None else instruction,
+            model=self.encoder.model_name,
+            dimensions=self.store.dimensions,
+            hits=hits,
+            timings=Timings(encode_ms=(encoded - started) * 1e3, search_ms=(searched - encoded) * 1e3),
+        )
+
+    async def aindex(
+        self,
+        documents: Iterable[Document],
+        *,
+        window: int = 512,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> IndexReport:
+        """``index`` in a thread of its own, where ``documents`` is read and ``on_progress`` called too."""
+        return await asyncio.to_thread(self.index, documents, window=window, on_progress=on_progress)
+
+    async def asearch(
+        self,
+        query: str,
+        *,
+        limit: int = 10,
+        language: str | Sequence[str] | None = None,
+        filter: models.Filter | None = None,  # noqa: A002 - Qdrant's word
+        instruction: str | None = None,
+    ) -> SearchResult:
+        """``search`` in a thread of its own."""
+        return await asyncio.to_thread(
+            self.search, query, limit=limit, language=language, filter=filter, instruction=instruction
+        )
+
+    def close(self) -> None:
+        """Close the collection; the encoder is left to its owner."""
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

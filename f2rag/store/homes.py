@@ -1,0 +1,237 @@
+"""What a home of collections must do, and which home a location means.
+
+There are two kinds: a folder on Qdrant's own engine in this process (``edge.py``), and whatever a ``QdrantClient``
+reaches (``client.py``: memory, its local mode, a server). Nothing here knows documents; it moves points and payloads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+from f2rag.errors import InputError, StoreError
+
+if TYPE_CHECKING:
+    from qdrant_client import QdrantClient
+
+    from f2rag.contract import EmbeddingContract
+    from f2rag.store.filters import Selection
+    from f2rag.types import FloatVector
+
+    Location: TypeAlias = str | os.PathLike[str] | QdrantClient
+
+MEMORY = ":memory:"
+LANGUAGE_KEY = "metadata.language"
+INDEXED_KEYS = (LANGUAGE_KEY, "metadata.source")
+"""Payload keys with a keyword index. It is made before the first upload: afterwards it costs a re-index."""
+
+PointId: TypeAlias = str | int
+"""What Qdrant calls a point: a UUID as text, or in collections that something else filled an integer."""
+
+HomeKind: TypeAlias = Literal["edge", "memory", "client-local", "client"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CollectionInfo:
+    """One collection of a home.
+
+    Attributes:
+        name: Its name.
+        contract: What its vectors are, or ``None`` where f2rag did not fill it (or its contract is damaged).
+        points: How many documents it holds, or ``None`` while it cannot be opened, e.g. because another process has it.
+    """
+
+    name: str
+    contract: EmbeddingContract | None
+    points: int | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Point:
+    """What is stored for one document."""
+
+    id: str
+    vector: FloatVector
+    payload: dict[str, Any]
+    bytes: int
+    """Roughly what it costs to send or write."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """What is read of one document; ``score`` is 0 unless it was searched for."""
+
+    id: PointId
+    payload: Mapping[str, Any]
+    score: float = 0.0
+
+
+class Backend(Protocol):
+    """One open collection."""
+
+    place: str
+
+    def read_contract(self) -> Mapping[str, Any] | None:
+        """The stored contract, or ``None`` where there is none."""
+
+    def write_contract(self, stored: Mapping[str, Any]) -> None:
+        """Store the contract, all of it or nothing."""
+
+    def vector(self) -> tuple[int, str] | None:
+        """Size and distance of the one unnamed vector, or ``None`` where the collection has none."""
+
+    def create_indexes(self) -> None:
+        """Index ``INDEXED_KEYS``; harmless when they are."""
+
+    def upsert(self, points: Sequence[Point]) -> None:
+        """Store one batch durably against the end of this process."""
+
+    def flush(self) -> None:
+        """Make what was stored durable against the end of the machine."""
+
+    def optimize(self) -> bool:
+        """Build the index if there is enough for one; says whether it did."""
+
+    def search(
+        self,
+        vector: FloatVector,
+        *,
+        limit: int,
+        selection: Selection,
+        score_threshold: float | None,
+        exact: bool,
+    ) -> list[Row]:
+        """The nearest points, best first."""
+
+    def retrieve(self, ids: Sequence[PointId], *, keys: Sequence[str] | None = None) -> list[Row]:
+        """Points by Qdrant id, in any order, absent ones left out; only ``keys`` of the payload if given."""
+
+    def delete(self, ids: Sequence[PointId]) -> None:
+        """Delete points by Qdrant id."""
+
+    def count(self, selection: Selection) -> int:
+        """How many points match."""
+
+    def facet(self, key: str) -> dict[str, int]:
+        """The values of ``key`` and how many points have each."""
+
+    def scroll(self, *, offset: Any, limit: int) -> tuple[list[Row], Any]:
+        """One page of all points from ``offset``, and where the next begins (``None`` at the end)."""
+
+    def close(self) -> None:
+        """Let go of it; a second time does nothing."""
+
+
+class Home(Protocol):
+    """A place with any number of collections."""
+
+    kind: HomeKind
+    name: str
+
+    def collections(self) -> list[str]:
+        """Names, sorted."""
+
+    def create(self, collection: str, contract: EmbeddingContract) -> Backend:
+        """Make a collection, with its contract, all of it or nothing, and open it."""
+
+    def open(self, collection: str) -> Backend:
+        """Open a collection that exists."""
+
+    def info(self, collection: str) -> CollectionInfo:
+        """Describe a collection that exists, without keeping it open."""
+
+    def drop(self, collection: str) -> None:
+        """Delete a collection that exists, with all its documents."""
+
+    def close(self) -> None:
+        """Let go of it; a second time does nothing."""
+
+
+def home_of(location: Location) -> Home:
+    """The home that ``location`` means; touches nothing on disk yet.
+
+    Args:
+        location: ``":memory:"``, a folder, or a ``QdrantClient``.
+
+    Raises:
+        InputError: ``location`` is none of these.
+        StoreError: It is a file, or a folder that the other engine filled.
+    """
+    if isinstance(location, (str, os.PathLike)):
+        text = os.fspath(location)
+        if text == MEMORY:
+            from f2rag.store.client import memory_home
+
+            return memory_home()
+        if not text.strip() or "\0" in text:
+            raise InputError(f"The location {text!r} is empty or no path. Give a folder, or {MEMORY!r}.")
+        if re.match(r"[a-z][a-z0-9+.-]+://", text, re.IGNORECASE):
+            raise InputError(
+                f"The location {text.partition('://')[0]}://... is an address; a folder or {MEMORY!r} is expected. "
+                "For a server, hand in a qdrant_client.QdrantClient of it."
+            )
+        return _folder_home(Path(text).expanduser())
+    if not hasattr(location, "query_points"):
+        raise InputError(f"A location is a folder, {MEMORY!r} or a QdrantClient, not {type(location).__name__}.")
+    from f2rag.store.client import ClientHome
+
+    return ClientHome(location)
+
+
+def _folder_home(folder: Path) -> Home:
+    """A folder, on the embedded engine where it is installed, else on the client's local mode."""
+    if folder.exists() and not folder.is_dir():
+        raise StoreError(f"{folder} is a file, and a folder is expected. Give a folder; it is made if absent.")
+    local_mode = (folder / "meta.json").is_file() and (folder / "collection").is_dir()
+    if edge_installed():
+        if local_mode:
+            raise StoreError(
+                f"{folder} was written by qdrant-client's local mode, whose files the embedded engine cannot read. "
+                "Choose another folder and index the documents again there."
+            )
+        from f2rag.store.edge import EdgeHome
+
+        return EdgeHome(folder)
+    if any(folder.glob("*/edge_config.json")):
+        raise StoreError(
+            f"{folder} was written by the embedded engine, and qdrant-edge-py is not installed here. "
+            "Install it where it has a wheel (pip install qdrant-edge-py), or choose another folder."
+        )
+    logger.warning(
+        "qdrant-edge-py is not installed, so %s is kept by qdrant-client's local mode: slow above some 20 000 "
+        "documents, and it unpickles what it reads, so never open a folder from a source you do not trust.",
+        folder,
+    )
+    from f2rag.store.client import local_home
+
+    return local_home(folder)
+
+
+def edge_installed() -> bool:
+    """Whether Qdrant's embedded engine can be imported; it has no wheel for every platform."""
+    try:
+        import qdrant_edge  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def check_collection_name(name: str) -> str:
+    """Return ``name`` if it can name a collection, and a folder, everywhere.
+
+    Raises:
+        InputError: It cannot.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,126}[A-Za-z0-9_-])?", name):
+        raise InputError(
+            f"{name!r} cannot name a collection. Use 1 to 128 ASCII letters, digits, '_', '-' or '.', "
+            "with no '.' or '-' at the start and no '.' at the end."
+        )
+    return name
