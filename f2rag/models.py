@@ -394,13 +394,13 @@ def _resolve_folder(given: Path) -> ResolvedModel:
     # Not Path.expanduser, which raises for unknown users.
     folder = Path(os.path.expanduser(given)).absolute()  # noqa: PTH111
     if not _is_folder(folder):
-        found = "is a file" if folder.is_file() else "does not exist"
+        found = "is a file" if os.path.isfile(folder) else "does not exist"  # noqa: PTH113
         message = (
             f"The model path {os.fspath(given)!r} {found}; expected a folder with config.json, "
             f"tokenizer.json and *.safetensors in it. Correct it, or give a model's name: {_valid_names()}."
         )
         raise ModelNotFoundError(message)
-    if not (folder / "config.json").is_file():
+    if not os.path.isfile(folder / "config.json"):  # noqa: PTH113
         message = (
             f"The folder {os.fspath(given)!r} holds no config.json; expected config.json, tokenizer.json and "
             "*.safetensors. Give the folder with these files (in a hub cache: snapshots/<commit>)."
@@ -418,10 +418,8 @@ def _resolve_folder(given: Path) -> ResolvedModel:
 
 
 def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):
-        return False  # a name that is too long, or holds a NUL
+    # Unlike Path.is_dir this is no error for a name that is too long or a folder that may not be read.
+    return os.path.isdir(path)  # noqa: PTH112
 
 
 def _folder_name(folder: Path) -> str:
@@ -445,7 +443,7 @@ def _by_shape(config: Mapping[str, Any], *, preview: bool) -> ModelSpec | None:
 def _read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         message = f"{file} is not readable JSON ({error}); expected a configuration. Copy the checkpoint again."
         raise CorruptCheckpointError(message) from error
     if not isinstance(content, dict):
