@@ -148,7 +148,7 @@ def _best_dtype(device: str) -> tuple[str, str]:
 def _cpu_has_amx() -> bool:
     import torch
 
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # absent before torch 2.10
-    if capabilities:
-        return bool(capabilities.get("amx_bf16"))
+    if hasattr(torch.cpu, "get_capabilities"):
+        return bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    # Before torch 2.10 only a private function tells.
     return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import dataclasses
 import functools
 import os
 import threading
@@ -16,7 +15,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -25,9 +24,17 @@ from f2rag.batching import deduplicate, windows
 from f2rag.checkpoint import Checkpoint
 from f2rag.contract import EmbeddingContract
 from f2rag.device import DevicePlan, check_dtype_name, plan_device
-from f2rag.errors import EncoderClosedError, InputError, InstructionError, OverlongTextError, TextTypeError
-from f2rag.models import ResolvedModel, mrl_ladder, resolve
-from f2rag.prompts import DEFAULT_INSTRUCTION, format_query, resolve_task
+from f2rag.errors import EncoderClosedError, InputError, OverlongTextError
+from f2rag.models import mrl_ladder, resolve
+from f2rag.options import (
+    EncoderOptions,
+    check_options,
+    check_takes_instruction,
+    check_text,
+    check_texts,
+    choose_instructions,
+)
+from f2rag.prompts import DEFAULT_INSTRUCTION, format_query
 from f2rag.runtime import ModelRuntime, RuntimeKey, lease, release
 from f2rag.tokenizer import F2LLMTokenizer
 from f2rag.types import FloatMatrix, FloatVector, Overflow
@@ -47,24 +54,6 @@ _FALLBACK_MAX_LENGTH = 8192
 
 class TruncationWarning(UserWarning):
     """Texts were longer than ``max_length`` and were cut."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Config:
-    """The constructor's arguments; all that a pickle holds."""
-
-    model: str | os.PathLike[str]
-    revision: str | None
-    dimensions: int | None
-    task: str | None
-    instruction: str | None
-    device: str | None
-    dtype: str | None
-    max_length: int | None
-    on_overflow: Overflow
-    local_files_only: bool
-    cache_folder: str | None
-    token_budget: int | None
 
 
 class F2LLMEncoder:
@@ -117,7 +106,7 @@ class F2LLMEncoder:
         token_budget: int | None = None,
     ) -> None:
         self._setup(
-            _Config(
+            EncoderOptions(
                 model=model,
                 revision=revision,
                 dimensions=dimensions,
@@ -133,11 +122,11 @@ class F2LLMEncoder:
             )
         )
 
-    def _setup(self, config: _Config) -> None:
-        self._config = config
-        self._model = resolve(config.model)
-        self._query_instruction, self._document_instruction = _instructions(config, self._model)
-        _check_options(config)
+    def _setup(self, options: EncoderOptions) -> None:
+        self._options = options
+        self._model = resolve(options.model)
+        self._query_instruction, self._document_instruction = choose_instructions(options, self._model)
+        check_options(options)
         if self._model.spec is not None and self._model.folder is None:
             self._checked_dimensions(None)
         # Loading may take a minute: what the event loop's thread touches must not wait behind it.
@@ -167,7 +156,7 @@ class F2LLMEncoder:
         """The model's own width; needs the config at most, never the weights."""
         if self._model.spec is not None and self._model.folder is None:
             return self._model.spec.hidden_size
-        return self._configuration().hidden_size
+        return self._optionsuration().hidden_size
 
     @property
     def dimensions(self) -> int:
@@ -179,7 +168,7 @@ class F2LLMEncoder:
         """What queries get when a call names nothing; ``""`` means bare queries."""
         if self._query_instruction is not None:
             return self._query_instruction
-        stored = checkpoints.default_instruction(self._configuration().folder)
+        stored = checkpoints.default_instruction(self._optionsuration().folder)
         return DEFAULT_INSTRUCTION if stored is None else stored
 
     @property
@@ -190,12 +179,12 @@ class F2LLMEncoder:
     @property
     def max_length(self) -> int:
         """Tokens after which a text is cut, EOS included."""
-        if self._config.max_length is not None:
-            return self._config.max_length
+        if self._options.max_length is not None:
+            return self._options.max_length
         spec = self._model.spec
         if self._model.folder is None and spec is not None:
             return spec.safe_length
-        configuration = self._configuration()
+        configuration = self._optionsuration()
         stored = checkpoints.stored_max_length(configuration.folder)
         wanted = stored or (spec.safe_length if spec is not None else _FALLBACK_MAX_LENGTH)
         return min(wanted, configuration.maximum_length)
@@ -208,12 +197,12 @@ class F2LLMEncoder:
     @property
     def device_plan(self) -> DevicePlan:
         """Device, dtype and token budget, with the reason."""
-        return plan_device(self._config.device, self._config.dtype)
+        return plan_device(self._options.device, self._options.dtype)
 
     @property
     def checkpoint(self) -> Checkpoint:
         """The model's files and config, with what was repaired; fetches small files only."""
-        return self._configuration()
+        return self._optionsuration()
 
     def contract(self, *, dimensions: int | None = None) -> EmbeddingContract:
         """What makes two document vectors of this encoder comparable; needs no weights.
@@ -222,10 +211,10 @@ class F2LLMEncoder:
             dimensions: Of the vectors in question; ``None`` takes this encoder's.
         """
         model = self._model
-        if model.folder is None and model.spec is not None and (self._config.revision or model.revision):
-            model_id, revision = model.repo, cast(str, self._config.revision or model.revision)
+        if model.folder is None and model.spec is not None and (self._options.revision or model.revision):
+            model_id, revision = model.repo, cast(str, self._options.revision or model.revision)
         else:
-            model_id, revision = self._configuration().model_id, self._configuration().revision
+            model_id, revision = self._optionsuration().model_id, self._optionsuration().revision
         return EmbeddingContract(
             model=model_id,
             revision=revision,
@@ -233,7 +222,7 @@ class F2LLMEncoder:
             dimensions=self._checked_dimensions(dimensions),
             document_instruction=self.document_instruction,
             max_length=self.max_length,
-            dtype=self._config.dtype or "by hardware",
+            dtype=self._options.dtype or "by hardware",
         )
 
     # -- embedding ----------------------------------------------------------------------------------------------
@@ -254,10 +243,7 @@ class F2LLMEncoder:
             InputError: Overlong under ``on_overflow="error"``, not valid Unicode, or an option out of range.
             ModelLoadError: The model cannot be loaded.
         """
-        if not isinstance(text, str):
-            hint = " Use embed_queries for several." if isinstance(text, (list, tuple)) else ""
-            message = f"embed_query takes one string; {type(text).__name__} was given.{hint}"
-            raise TextTypeError(message)
+        check_text(text, method="embed_query")
         vector: FloatVector = self.embed_queries([text], dimensions=dimensions, instruction=instruction)[0]
         return vector
 
@@ -391,19 +377,19 @@ class F2LLMEncoder:
         self.close()
 
     def __repr__(self) -> str:
-        wanted = "" if self._config.dimensions is None else f", dimensions={self._config.dimensions}"
+        wanted = "" if self._options.dimensions is None else f", dimensions={self._options.dimensions}"
         return f"F2LLMEncoder({self._model.name!r}{wanted})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"config": self._config}
+        return {"options": self._options}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._setup(state["config"])
+        self._setup(state["options"])
 
     # -- inside -------------------------------------------------------------------------------------------------
 
     def _embed(self, texts: Sequence[str], *, prompt: str, dimensions: int | None, method: str) -> FloatMatrix:
-        _check_texts(texts, method=method)
+        check_texts(texts, method=method)
         wanted = self._checked_dimensions(dimensions)
         vectors = np.empty((len(texts), wanted), dtype=np.float32)
         start = 0
@@ -420,29 +406,29 @@ class F2LLMEncoder:
         if tokenized.overlong:
             positions = {offset + firsts[row]: count for row, count in tokenized.overlong.items()}
             self._report_overlong(positions, total=int(np.isin(inverse, list(tokenized.overlong)).sum()))
-        distinct = runtime.compute(tokenized.ids, dimensions=dimensions, token_budget=self._config.token_budget)
+        distinct = runtime.compute(tokenized.ids, dimensions=dimensions, token_budget=self._options.token_budget)
         return distinct[inverse]
 
     def _report_overlong(self, positions: dict[int, int], *, total: int) -> None:
         first = min(positions)
         what = f"text {first} has {positions[first]} tokens, max_length is {self.max_length}"
-        if self._config.on_overflow == "error":
+        if self._options.on_overflow == "error":
             message = f"{total} of the texts are too long ({what}). Split them, or set on_overflow='truncate'."
             raise OverlongTextError(message)
         with self._state:
             self._truncated_count += total
-        if self._config.on_overflow == "warn":
+        if self._options.on_overflow == "warn":
             message = f"{total} texts were cut ({what}). Split long texts, or raise max_length."
             warnings.warn(message, TruncationWarning, stacklevel=5)
 
     def _instruction_for_call(self, instruction: str | None) -> str:
         if instruction is None:
             return self.instruction
-        _check_takes_instruction(instruction, self._model)
+        check_takes_instruction(instruction, self._model)
         return instruction
 
     def _checked_dimensions(self, dimensions: int | None) -> int:
-        wanted = self._config.dimensions if dimensions is None else dimensions
+        wanted = self._options.dimensions if dimensions is None else dimensions
         native = self.native_dimensions
         if wanted is None:
             return native
@@ -456,20 +442,20 @@ class F2LLMEncoder:
             return self._checkpoint
 
     def _read(self, *, weights: bool) -> Checkpoint:
-        config = self._config
+        options = self._options
         folder = checkpoints.locate(
             self._model,
-            revision=config.revision,
-            cache_folder=config.cache_folder,
-            local_files_only=config.local_files_only,
+            revision=options.revision,
+            cache_folder=options.cache_folder,
+            local_files_only=options.local_files_only,
             weights=weights,
         )
-        return checkpoints.read_checkpoint(self._model, folder, revision=config.revision)
+        return checkpoints.read_checkpoint(self._model, folder, revision=options.revision)
 
     def _tokens(self) -> F2LLMTokenizer:
         with self._loading:
             if self._tokenizer is None:
-                found = self._configuration()
+                found = self._optionsuration()
                 vocabulary_size = int(found.config["vocab_size"])
                 self._tokenizer = F2LLMTokenizer(found.folder, vocabulary_size=vocabulary_size)
             return self._tokenizer
@@ -519,66 +505,3 @@ class _Lease:
     def end(self) -> None:
         """Give the share back, once."""
         self._finalizer()
-
-
-def _instructions(config: _Config, model: ResolvedModel) -> tuple[str | None, str]:
-    """The query and the document instruction; ``None`` for the query means: as the checkpoint's folder says."""
-    if config.task is not None and config.instruction is not None:
-        message = (
-            f"task={config.task!r} and instruction={config.instruction!r} were both given; give one of them. "
-            "The task chooses the instruction."
-        )
-        raise InputError(message)
-    if config.task is not None:
-        task = resolve_task(config.task)
-        _check_takes_instruction(task.instruction, model)
-        return task.instruction, task.instruction if task.applies_to == "both" else ""
-    if config.instruction is not None:
-        _check_takes_instruction(config.instruction, model)
-        return config.instruction, ""
-    if not model.takes_instructions:
-        return "", ""
-    known = model.folder is None and model.spec is not None
-    return (DEFAULT_INSTRUCTION if known else None), ""
-
-
-def _check_takes_instruction(instruction: str, model: ResolvedModel) -> None:
-    format_query("", instruction)
-    if instruction and not model.takes_instructions:
-        message = (
-            f"The instruction {instruction!r} was given; {model.name} was trained without instructions, and one would "
-            "make its vectors worse. Leave it out, or use the instruct model of that size."
-        )
-        raise InstructionError(message)
-
-
-def _check_options(config: _Config) -> None:
-    if config.on_overflow not in get_args(Overflow):
-        message = f"on_overflow={config.on_overflow!r} was given; expected one of {', '.join(get_args(Overflow))}."
-        raise InputError(message)
-    for name, value, least in (
-        ("max_length", config.max_length, 2),
-        ("token_budget", config.token_budget, 1),
-    ):
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
-            message = f"{name}={value!r} was given; expected a whole number of at least {least}, or None."
-            raise InputError(message)
-
-
-def _check_texts(texts: Sequence[str], *, method: str) -> None:
-    if isinstance(texts, str):
-        single = "embed_query" if method == "embed_queries" else f"{method}([text])"
-        message = f"{method} takes a list of strings; one string was given. Use {single} for a single text."
-        raise TextTypeError(message)
-    if not isinstance(texts, Sequence):
-        message = (
-            f"{method} takes a list of strings; {type(texts).__name__} was given. "
-            "Use iter_documents for generators and other streams, or list(...)."
-        )
-        raise TextTypeError(message)
-    for position, text in enumerate(texts):
-        if not isinstance(text, str):
-            message = (
-                f"Item {position} of {len(texts)} is {type(text).__name__} ({text!r:.40}); every item must be a string."
-            )
-            raise TextTypeError(message)

@@ -44,10 +44,12 @@ def load_model(checkpoint: Checkpoint, plan: DevicePlan) -> Qwen3Model:
 
     config = Qwen3Config(**{**checkpoint.config, "use_cache": False})
     # accelerate is needed for any device map; a plain load is already on the CPU.
-    placement = {} if plan.device == "cpu" else {"device_map": {"": plan.device}}
+    placement: dict[str, Any] = {} if plan.device == "cpu" else {"device_map": {"": plan.device}}
+    # Typed loosely: with output_loading_info it returns a pair, which transformers' own annotations do not say.
+    from_pretrained: Any = Qwen3Model.from_pretrained
     try:
         with _quiet_transformers():
-            model, info = Qwen3Model.from_pretrained(
+            model, info = from_pretrained(
                 checkpoint.folder,
                 config=config,
                 dtype=plan.torch_dtype,
@@ -89,7 +91,9 @@ def last_token_states(model: Qwen3Model, ids: torch.Tensor, last: torch.Tensor) 
     """
     import torch
 
-    hidden = model(input_ids=ids, attention_mask={"full_attention": None}, use_cache=False).last_hidden_state
+    hidden: torch.Tensor = model(
+        input_ids=ids, attention_mask={"full_attention": None}, use_cache=False
+    ).last_hidden_state
     return hidden[torch.arange(len(ids), device=ids.device), last].float()
 
 
@@ -99,7 +103,7 @@ def stock_last_token_states(model: Qwen3Model, ids: torch.Tensor, last: torch.Te
 
     positions = torch.arange(ids.shape[1], device=ids.device)
     mask = (positions[None, :] <= last[:, None]).long()
-    hidden = model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    hidden: torch.Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
     return hidden[torch.arange(len(ids), device=ids.device), last].float()
 
 
@@ -162,8 +166,10 @@ def _check_rotary_base(checkpoint: Checkpoint, model: Qwen3Model) -> None:
 @contextlib.contextmanager
 def _quiet_transformers() -> Iterator[None]:
     """Silence the weight progress bar and the tie-weights chatter of transformers while a model loads."""
-    from transformers.utils import logging as transformers_logging
+    import transformers.utils.logging
 
+    # Its helper functions carry no annotations.
+    transformers_logging: Any = transformers.utils.logging
     shown = transformers_logging.is_progress_bar_enabled()
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()

@@ -120,6 +120,9 @@ class ModelRuntime:
         pending = [batch]
         while pending:
             part = pending.pop()
+            if self._budget_limit is not None and part.padded_tokens > self._budget_limit and len(part.rows) > 1:
+                pending.extend(reversed(part.halves() or ()))
+                continue
             try:
                 vectors[part.rows] = self._forward([ids[row] for row in part.rows], dimensions=vectors.shape[1])
                 continue
@@ -134,7 +137,7 @@ class ModelRuntime:
             pending.extend(reversed(halves))
 
     def _back_off(self, part: Batch) -> None:
-        self._budget_limit = max(part.padded_tokens // 2, 1)
+        self._budget_limit = min(max(part.padded_tokens // 2, 1), self._budget_limit or part.padded_tokens)
         logger.warning(
             "%s ran out of memory at %d tokens per batch; continuing with %d.",
             self.plan.device,

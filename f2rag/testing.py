@@ -246,7 +246,7 @@ def _write_tokenizer(folder: Path, source: Path | None, *, append_eos: bool) -> 
         },
     )
     loaded = json.loads(content)
-    return 1 + max([*loaded["model"]["vocab"].values(), *(token["id"] for token in loaded["added_tokens"])])
+    return 1 + int(max([*loaded["model"]["vocab"].values(), *(token["id"] for token in loaded["added_tokens"])]))
 
 
 def _byte_tokenizer() -> str:

