@@ -156,7 +156,7 @@ class F2LLMEncoder:
         """The model's own width; needs the config at most, never the weights."""
         if self._model.spec is not None and self._model.folder is None:
             return self._model.spec.hidden_size
-        return self._optionsuration().hidden_size
+        return self._configuration().hidden_size
 
     @property
     def dimensions(self) -> int:
@@ -168,7 +168,7 @@ class F2LLMEncoder:
         """What queries get when a call names nothing; ``""`` means bare queries."""
         if self._query_instruction is not None:
             return self._query_instruction
-        stored = checkpoints.default_instruction(self._optionsuration().folder)
+        stored = checkpoints.default_instruction(self._configuration().folder)
         return DEFAULT_INSTRUCTION if stored is None else stored
 
     @property
@@ -184,7 +184,7 @@ class F2LLMEncoder:
         spec = self._model.spec
         if self._model.folder is None and spec is not None:
             return spec.safe_length
-        configuration = self._optionsuration()
+        configuration = self._configuration()
         stored = checkpoints.stored_max_length(configuration.folder)
         wanted = stored or (spec.safe_length if spec is not None else _FALLBACK_MAX_LENGTH)
         return min(wanted, configuration.maximum_length)
@@ -202,7 +202,7 @@ class F2LLMEncoder:
     @property
     def checkpoint(self) -> Checkpoint:
         """The model's files and config, with what was repaired; fetches small files only."""
-        return self._optionsuration()
+        return self._configuration()
 
     def contract(self, *, dimensions: int | None = None) -> EmbeddingContract:
         """What makes two document vectors of this encoder comparable; needs no weights.
@@ -214,7 +214,7 @@ class F2LLMEncoder:
         if model.folder is None and model.spec is not None and (self._options.revision or model.revision):
             model_id, revision = model.repo, cast(str, self._options.revision or model.revision)
         else:
-            model_id, revision = self._optionsuration().model_id, self._optionsuration().revision
+            model_id, revision = self._configuration().model_id, self._configuration().revision
         return EmbeddingContract(
             model=model_id,
             revision=revision,
@@ -455,7 +455,7 @@ class F2LLMEncoder:
     def _tokens(self) -> F2LLMTokenizer:
         with self._loading:
             if self._tokenizer is None:
-                found = self._optionsuration()
+                found = self._configuration()
                 vocabulary_size = int(found.config["vocab_size"])
                 self._tokenizer = F2LLMTokenizer(found.folder, vocabulary_size=vocabulary_size)
             return self._tokenizer
