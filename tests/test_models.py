@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import f2rag.models
@@ -293,6 +293,7 @@ def test_nonsense_is_an_unknown_model(name: Any) -> None:
     assert ("Did you mean" in str(caught.value)) == (name in (80, b"80M"))
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_no_text_breaks_the_resolution(name: str) -> None:
     try:

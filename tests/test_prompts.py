@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from f2rag.errors import InstructionError, TextTypeError
@@ -85,6 +85,7 @@ def test_an_empty_instruction_leaves_the_text_alone() -> None:
     assert format_query("  text\n", "") == "  text\n"
 
 
+@settings(deadline=None)
 @given(text=st.text(), instruction=sentences)
 def test_the_text_is_never_altered(text: str, instruction: str) -> None:
     prompt = format_query(text, instruction)

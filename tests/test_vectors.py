@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -52,6 +52,7 @@ def random_rows(count: int, dimensions: int, *, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(count, dimensions)).astype(np.float32)
 
 
+@settings(deadline=None)
 @given(vectors=matrices, data=st.data())
 def test_truncate_equals_the_oracle(vectors: np.ndarray, data: st.DataObject) -> None:
     dimensions = data.draw(st.integers(1, vectors.shape[1]))
@@ -63,6 +64,7 @@ def test_truncate_equals_the_oracle(vectors: np.ndarray, data: st.DataObject) ->
         np.testing.assert_array_equal(row, truncate(vector, dimensions))
 
 
+@settings(deadline=None)
 @given(vectors=matrices)
 def test_rows_have_unit_length_or_are_zero(vectors: np.ndarray) -> None:
     norms = np.linalg.norm(normalize(vectors).astype(np.float64), axis=1)
@@ -70,12 +72,14 @@ def test_rows_have_unit_length_or_are_zero(vectors: np.ndarray) -> None:
     np.testing.assert_allclose(norms, expected, atol=1e-6)
 
 
+@settings(deadline=None)
 @given(vectors=matrices)
 def test_normalize_twice_changes_nothing(vectors: np.ndarray) -> None:
     once = normalize(vectors)
     np.testing.assert_allclose(normalize(once), once, atol=1e-7)
 
 
+@settings(deadline=None)
 @given(vectors=matrices, data=st.data())
 def test_cutting_in_two_steps_equals_one(vectors: np.ndarray, data: st.DataObject) -> None:
     larger = data.draw(st.integers(1, vectors.shape[1]))
@@ -206,6 +210,7 @@ def test_sizes_that_are_no_integers_are_refused(dimensions: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", RANGES)
+@settings(deadline=None)
 @given(vectors=unit_like)
 def test_the_round_trip_is_off_by_half_a_step_at_most(kind: Any, vectors: np.ndarray) -> None:
     fitted = kind.fit(vectors)
@@ -265,6 +270,7 @@ def test_queries_and_documents_share_one_scale() -> None:
 
 
 @pytest.mark.parametrize("kind", RANGES)
+@settings(deadline=None)
 @given(vectors=unit_like)
 def test_a_stored_range_loses_nothing(kind: Any, vectors: np.ndarray) -> None:
     fitted = kind.fit(vectors)
@@ -350,6 +356,7 @@ def test_bits_are_signs_with_the_first_value_in_the_highest_bit() -> None:
     assert binary_quantize(random_rows(3, 17)).shape == (3, 3)
 
 
+@settings(deadline=None)
 @given(left=unit_like, data=st.data())
 def test_hamming_and_dot_equal_the_signs(left: np.ndarray, data: st.DataObject) -> None:
     width = left.shape[1]
@@ -394,6 +401,7 @@ def test_memory_of_a_vector(dtype: str, expected: int) -> None:
     assert memory_per_million(320, dtype) == 1_000_000 * expected
 
 
+@settings(deadline=None)
 @given(count=st.integers(0, 50), dimensions=st.integers(1, 40))
 def test_memory_equals_numpy(count: int, dimensions: int) -> None:
     rows = np.ones((count, dimensions), dtype=np.float32)
