@@ -84,7 +84,8 @@ class ModelSpec:
         vocab_size: Rows of the embedding table.
         parameters: Exact number of parameters.
         kind: ``"preview"`` checkpoints are the stage-1 bases, trained without instructions.
-        mrl_dimensions: Vector sizes that the training loss contained, ascending, the native size last.
+        mrl_dimensions: Vector sizes that the training loss contained, ascending, the native size last. For the
+            Previews this is inferred from the training code; no source states it.
         safe_length: Tokens up to which long-text scores hold. A reading of the LongEmbed results per size
             (80M about 1k, 160M 2k, 330M 4k, larger ones 8k); the Previews were never measured and take the
             value of the instruct model of their size.
