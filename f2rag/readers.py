@@ -133,13 +133,13 @@ def read_file(
 
 
 def _read_text(file: Path, source: str, options: ReadOptions, _: OnSkipped) -> Iterator[Document]:
-    text = "".join(_lines(file))
+    text = "".join(read_lines(file))
     if text.strip():
         yield Document(text=text, id=source, language=options.language, source=source)
 
 
 def _read_jsonl(file: Path, source: str, options: ReadOptions, report: OnSkipped) -> Iterator[Document]:
-    for number, line in enumerate(_lines(file), start=1):
+    for number, line in enumerate(read_lines(file), start=1):
         if not line.strip():
             continue
         try:
@@ -160,7 +160,7 @@ def _read_jsonl(file: Path, source: str, options: ReadOptions, report: OnSkipped
 def _read_csv(file: Path, source: str, options: ReadOptions, report: OnSkipped) -> Iterator[Document]:
     delimiter = options.delimiter or ("\t" if file.suffix.lower() == ".tsv" else ",")
     csv.field_size_limit(_LARGEST_CELL)
-    reader = csv.reader(_lines(file), delimiter=delimiter, strict=True)
+    reader = csv.reader(read_lines(file), delimiter=delimiter, strict=True)
     try:
         header = next(reader, [])
         _check_header(header, file, options)
@@ -236,21 +236,15 @@ def _name(value: Any, column: str, where: str) -> str | None:
     raise DocumentError(message)
 
 
-def _lines(file: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file with their line ends, without a byte order mark."""
+def read_lines(file: Path) -> Iterator[str]:
+    """The lines of a UTF-8 file with their line ends, without a byte order mark.
+
+    Raises:
+        DocumentError: The file is not there, may not be read, or is not UTF-8.
+    """
     try:
         with file.open("rb") as stream:
-            for number, line in enumerate(stream, start=1):
-                if number == 1:
-                    _check_encoding(file, line)
-                    line = line.removeprefix(b"\xef\xbb\xbf")
-                yield line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        message = (
-            f"{file}:{number} is not UTF-8 text: byte 0x{error.object[error.start]:02x} cannot be read. "
-            "Save the file as UTF-8, for example with: iconv -f WINDOWS-1252 -t UTF-8"
-        )
-        raise DocumentError(message) from error
+            yield from decode_lines(stream, name=str(file))
     except FileNotFoundError as error:
         message = f"{file} does not exist. Give the path of a file or a folder."
         raise DocumentError(message) from error
@@ -259,12 +253,31 @@ def _lines(file: Path) -> Iterator[str]:
         raise DocumentError(message) from error
 
 
-def _check_encoding(file: Path, line: bytes) -> None:
+def decode_lines(stream: Iterable[bytes], *, name: str) -> Iterator[str]:
+    """The lines of UTF-8 bytes with their line ends, without a byte order mark.
+
+    Raises:
+        DocumentError: A line is not UTF-8; the message gives ``name`` and its number.
+    """
+    for number, line in enumerate(stream, start=1):
+        if number == 1:
+            _check_encoding(name, line)
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            message = (
+                f"{name}:{number} is not UTF-8 text: byte 0x{error.object[error.start]:02x} cannot be read. "
+                "Save it as UTF-8, for example with: iconv -f WINDOWS-1252 -t UTF-8"
+            )
+            raise DocumentError(message) from error
+
+
+def _check_encoding(name: str, line: bytes) -> None:
     if line.startswith(_UTF16_MARKS):
-        message = f"{file} is UTF-16 text. Save it as UTF-8, for example with: iconv -f UTF-16 -t UTF-8"
+        message = f"{name} is UTF-16 text. Save it as UTF-8, for example with: iconv -f UTF-16 -t UTF-8"
         raise DocumentError(message)
     if b"\0" in line:
-        message = f"{file} is a binary file under the name of a text file (it holds zero bytes)."
+        message = f"{name} is a binary file under the name of a text file (it holds zero bytes)."
         raise DocumentError(message)
 
 

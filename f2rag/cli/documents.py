@@ -1,0 +1,205 @@
+"""``f2rag index``, ``f2rag search`` and ``f2rag demo``: documents in, hits out."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from f2rag.cli import options
+from f2rag.cli.output import isolated, print_json, show_note, snippet, stdout, table
+
+if TYPE_CHECKING:
+    from f2rag.settings import Settings
+    from f2rag.types import SearchResult
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command()(index)
+    app.command()(search)
+    app.command()(demo)
+
+
+def index(
+    paths: Annotated[
+        list[Path], typer.Argument(help="Files and folders: .jsonl .csv .tsv .txt .md", show_default=False)
+    ],
+    *,
+    language: Annotated[
+        str | None, typer.Option(help="BCP 47 tag of documents that do not name theirs, e.g. fr.")
+    ] = None,
+    chunk_tokens: Annotated[int | None, typer.Option(help="Most tokens of a chunk. [512]")] = None,
+    overlap: Annotated[int | None, typer.Option(help="Tokens that chunks share. [64]")] = None,
+    text_column: Annotated[str, typer.Option(help="Column or key of the text in rows.")] = "text",
+    delimiter: Annotated[str | None, typer.Option(help="Of CSV files, e.g. ';'.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Sources are named relative to this folder. [here]")] = None,
+    model: options.Model = None,
+    revision: options.Revision = None,
+    dimensions: options.Dimensions = None,
+    task: options.Task = None,
+    max_length: options.MaxLength = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    offline: options.Offline = None,
+    cache_folder: options.CacheFolder = None,
+    location: options.Location = None,
+    collection: options.Collection = None,
+    json: options.Json = False,
+) -> None:
+    """Read, split, embed and store documents.
+
+    Doing it again embeds only what is new or changed; after an interruption the same command goes on.
+    """
+    from f2rag.cli.indexing import index_paths
+    from f2rag.readers import ReadOptions
+
+    settings = options.settings_from(
+        language=language,
+        chunk_tokens=chunk_tokens,
+        overlap=overlap,
+        model=model,
+        revision=revision,
+        dimensions=dimensions,
+        task=task,
+        max_length=max_length,
+        device=device,
+        dtype=dtype,
+        offline=offline,
+        cache_folder=cache_folder,
+        location=location,
+        collection=collection,
+    )
+    reading = ReadOptions(text_column=text_column, language=settings.language, delimiter=delimiter)
+    report, removed = index_paths(paths, settings=settings, reading=reading, root=root)
+    facts = {**dataclasses.asdict(report), "removed": removed}
+    if json:
+        print_json({**facts, "collection": settings.collection, "location": settings.location})
+        return
+    result = table(*facts, "per second", right=(*facts, "per second"))
+    embedded = report.added + report.updated
+    rate = f"{embedded / report.seconds:,.0f}" if embedded and report.seconds else ""
+    counts = [f"{value:,.1f}" if name == "seconds" else f"{value:,}" for name, value in facts.items()]
+    result.add_row(*counts, rate)
+    stdout().print(result)
+    show_note(f'Stored in {settings.location}, collection {settings.collection}. Try: f2rag search "…"')
+
+
+def search(
+    query: Annotated[str, typer.Argument(help="A question or a few words, in any language.", show_default=False)],
+    *,
+    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="Number of hits. [10]")] = None,
+    language: Annotated[
+        list[str] | None, typer.Option(help="Only documents in this language; may be repeated.")
+    ] = None,
+    model: options.Model = None,
+    revision: options.Revision = None,
+    dimensions: options.Dimensions = None,
+    task: options.Task = None,
+    instruction: options.Instruction = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    offline: options.Offline = None,
+    cache_folder: options.CacheFolder = None,
+    location: options.Location = None,
+    collection: options.Collection = None,
+    json: options.Json = False,
+) -> None:
+    """Find the documents that are closest to a query.
+
+    Model and vector size are those that the collection was filled with, unless you name others.
+    """
+    if not query.strip():
+        message = "The query is empty. Give a question or a few words."
+        raise typer.BadParameter(message)
+    settings = options.settings_from(
+        limit=limit,
+        model=model,
+        revision=revision,
+        dimensions=dimensions,
+        task=task,
+        instruction=instruction,
+        device=device,
+        dtype=dtype,
+        offline=offline,
+        cache_folder=cache_folder,
+        location=location,
+        collection=collection,
+    )
+    result = _search(query, settings=settings, languages=language)
+    if json:
+        print_json(_as_json(result))
+    else:
+        _show(result)
+
+
+def _search(query: str, *, settings: Settings, languages: list[str] | None) -> SearchResult:
+    from f2rag.cli.indexing import as_filled
+    from f2rag.engine import SearchEngine
+    from f2rag.store import QdrantStore
+
+    with (
+        QdrantStore.open(settings.location, collection=settings.collection, create=False) as store,
+        options.make_encoder(as_filled(settings, store.contract)) as encoder,
+    ):
+        encoder.contract()  # wrong settings are told before a model is loaded
+        engine = SearchEngine(encoder, store)
+        return engine.search(query, limit=settings.limit, language=languages)
+
+
+def _as_json(result: SearchResult) -> dict[str, Any]:
+    return {
+        "query": result.query,
+        "instruction": result.instruction,
+        "model": result.model,
+        "dimensions": result.dimensions,
+        "encode_ms": round(result.timings.encode_ms, 3),
+        "search_ms": round(result.timings.search_ms, 3),
+        "hits": [{**dataclasses.asdict(hit), "metadata": dict(hit.metadata)} for hit in result.hits],
+    }
+
+
+def _show(result: SearchResult) -> None:
+    console = stdout()
+    if not result.hits:
+        console.print("Nothing was found.")
+    else:
+        sources = [_place(hit.source or "", hit.metadata) for hit in result.hits]
+        room = min(30, max(map(len, sources)))
+        hits = table("", "score", "lang", "source", "text", right=("", "score"))
+        for rank, (hit, source) in enumerate(zip(result.hits, sources, strict=True), start=1):
+            text = snippet(hit.text, width=max(20, console.width - room - 28), lines=2)
+            hits.add_row(str(rank), f"{hit.score:.3f}", hit.language or "", snippet(source, width=30, lines=2), text)
+        console.print(hits)
+    timings = result.timings
+    console.print(
+        f"{escape(result.model)}, {result.dimensions} dimensions · "
+        f"encode {timings.encode_ms:.0f} ms · search {timings.search_ms:.1f} ms",
+        style="dim",
+    )
+
+
+def _place(source: str, metadata: Any) -> str:
+    """Where a hit is: its source, with the row or the chunk where it has one."""
+    for name in ("row", "chunk", "article"):
+        if name in metadata:
+            return isolated(f"{source} · {name} {metadata[name]}")
+    return isolated(source)
+
+
+def demo(
+    *,
+    model: options.Model = None,
+    location: Annotated[
+        Path | None, typer.Option("--location", "-l", help="Where the demo keeps its vectors. [.f2rag/demo]")
+    ] = None,
+    offline: options.Offline = None,
+) -> None:
+    """Search the Universal Declaration of Human Rights in many languages at once."""
+    from f2rag.demo import run_demo
+
+    settings = options.settings_from(offline=offline)
+    run_demo(model=model, location=location, local_files_only=settings.local_files_only)

@@ -1,0 +1,115 @@
+"""What ``f2rag index`` does between reading files and printing a report.
+
+The files are read twice. The first time counts the chunks, so that progress can say when it ends, and finds a
+wrong line before any text has been embedded; reading is quick beside embedding. The second time the chunks go
+to the engine.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from f2rag.chunking import Chunker
+from f2rag.cli.options import make_encoder
+from f2rag.cli.output import progress_bar, show_note, stderr
+from f2rag.engine import SearchEngine
+from f2rag.errors import DocumentError, UnknownModelError
+from f2rag.models import resolve
+from f2rag.readers import ReadOptions, Skipped, read_documents
+
+if TYPE_CHECKING:
+    from f2rag.contract import EmbeddingContract
+    from f2rag.settings import Settings
+    from f2rag.store import QdrantStore
+    from f2rag.types import IndexReport
+
+_SHOWN = 5
+"""Skipped files that are named; of more, the number is told."""
+
+_PROBE = 64
+"""Ids that are looked up at once when a file has become shorter."""
+
+
+def index_paths(
+    paths: Sequence[Path], *, settings: Settings, reading: ReadOptions, root: Path | None
+) -> tuple[IndexReport, int]:
+    """Read, split, embed and store files, with progress on stderr.
+
+    Returns:
+        What the engine did, and how many chunks were removed because their file has become shorter.
+
+    Raises:
+        DocumentError: A file or row that cannot be read, or nothing to read at all.
+        ContractMismatchError: The collection was filled by another model or at another dimension.
+    """
+    skipped: list[Skipped] = []
+    files: collections.Counter[str] = collections.Counter()
+    with make_encoder(settings) as encoder:
+        chunker = Chunker(encoder.tokenizer_file(), chunk_tokens=settings.chunk_tokens, overlap=settings.overlap)
+        total = 0
+        with stderr().status("Reading …"):
+            for document in read_documents(paths, root=root, options=reading, on_skipped=skipped.append):
+                chunks = len(chunker.split(document.text))
+                total += chunks
+                if "row" not in document.metadata:
+                    files[document.key] = chunks
+        _tell_skipped(skipped)
+        if not total:
+            message = f"No text was found in {', '.join(map(str, paths))}."
+            raise DocumentError(message)
+        documents = chunker.split_documents(read_documents(paths, root=root, options=reading))
+        with (
+            SearchEngine.open(encoder, settings.location, collection=settings.collection) as engine,
+            progress_bar(stderr()) as bar,
+        ):
+            task = bar.add_task("Indexing", total=total)
+            report = engine.index(documents, on_progress=lambda count: bar.update(task, completed=count))
+            removed = sum(_remove_stale(engine.store, key, chunks) for key, chunks in files.items())
+    return report, removed
+
+
+def as_filled(settings: Settings, contract: EmbeddingContract) -> Settings:
+    """Complete the settings with the model and the vector size that a collection was filled with.
+
+    What was set stays as it is, so that the store can say in what it differs.
+    """
+    update: dict[str, object] = {}
+    if settings.dimensions is None:
+        update["dimensions"] = contract.dimensions
+    if "model" not in settings.model_fields_set and _is_model(contract.model):
+        update["model"] = contract.model
+        if settings.revision is None and resolve(contract.model).repo:
+            update["revision"] = contract.revision
+    return settings.model_copy(update=update)
+
+
+def _is_model(name: str) -> bool:
+    try:
+        resolve(name)
+    except (UnknownModelError, OSError):
+        return False  # for example a folder on another machine
+    return True
+
+
+def _remove_stale(store: QdrantStore, key: str, chunks: int) -> int:
+    """Remove the chunks that a file had before it became shorter; their numbers have no holes."""
+    removed = 0
+    first = chunks + 1 if chunks > 1 else 1
+    stale = [] if chunks == 1 else [key]
+    while True:
+        stale += [f"{key}#{number}" for number in range(first, first + _PROBE)]
+        found = [document.key for document in store.get(stale)]
+        removed += store.delete(found) if found else 0
+        if len(found) < _PROBE:
+            return removed
+        first, stale = first + _PROBE, []
+
+
+def _tell_skipped(skipped: Sequence[Skipped]) -> None:
+    for one in skipped[:_SHOWN]:
+        show_note(f"Skipped {one.where}: {one.reason}")
+    if len(skipped) > _SHOWN:
+        show_note(f"Skipped {len(skipped) - _SHOWN:,} more.")

@@ -1,0 +1,78 @@
+"""The options that several commands share, each written once, and the way from options to an encoder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from f2rag.encoder import F2LLMEncoder
+    from f2rag.settings import Settings
+
+
+def _remember(context: typer.Context, value: bool) -> bool:  # noqa: FBT001  # typer calls it by position
+    context.meta["json"] = value
+    return value
+
+
+_MODEL, _STORE = "Model", "Store"
+
+Json = Annotated[bool, typer.Option("--json", help="Print only JSON.", callback=_remember, is_eager=True)]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", "-m", help="80M to 14B, a repository, a folder, or stand-in.", rich_help_panel=_MODEL),
+]
+Revision = Annotated[
+    str | None, typer.Option(help="Commit, tag or branch instead of the pinned one.", rich_help_panel=_MODEL)
+]
+Dimensions = Annotated[
+    int | None,
+    typer.Option("--dimensions", "-d", help="Vector size; the model's own if not set.", rich_help_panel=_MODEL),
+]
+Instruction = Annotated[str | None, typer.Option(help="What queries look for, in a sentence.", rich_help_panel=_MODEL)]
+Task = Annotated[str | None, typer.Option(help="A named task that chooses the instruction.", rich_help_panel=_MODEL)]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best one if not set.", rich_help_panel=_MODEL)]
+Dtype = Annotated[
+    str | None,
+    typer.Option(help="float32, bfloat16 or float16; the fastest exact one if not set.", rich_help_panel=_MODEL),
+]
+MaxLength = Annotated[int | None, typer.Option(help="Tokens after which a text is cut.", rich_help_panel=_MODEL)]
+Offline = Annotated[
+    bool | None,
+    typer.Option("--offline/--online", help="Never ask the model hub.", rich_help_panel=_MODEL),
+]
+CacheFolder = Annotated[str | None, typer.Option(help="Where downloaded models lie.", rich_help_panel=_MODEL)]
+Location = Annotated[
+    str | None,
+    typer.Option("--location", "-l", help="Folder of the stored vectors. [.f2rag]", rich_help_panel=_STORE),
+]
+Collection = Annotated[
+    str | None,
+    typer.Option("--collection", "-c", help="Collection in it. [documents]", rich_help_panel=_STORE),
+]
+
+
+def settings_from(**options: Any) -> Settings:
+    """The settings under the options of a command; an option that was not given is ``None``.
+
+    Raises:
+        SettingsError: A setting in the environment, ``.env`` or here is wrong.
+    """
+    from f2rag.settings import load_settings
+
+    if "offline" in options:
+        options["local_files_only"] = options.pop("offline")
+    return load_settings(**options)
+
+
+def make_encoder(settings: Settings) -> F2LLMEncoder:
+    """The encoder that the settings describe; nothing is loaded yet.
+
+    Raises:
+        UnknownModelError: The model name means nothing.
+        InputError: A setting is out of range for the model.
+    """
+    from f2rag.encoder import F2LLMEncoder
+
+    return F2LLMEncoder(**settings.encoder_arguments())
