@@ -26,6 +26,9 @@ CONFIG_PATTERNS = ("*.json", "1_Pooling/*.json", "2_Normalize/*.json")
 WEIGHT_PATTERNS = (*CONFIG_PATTERNS, "model*.safetensors")
 """All that is needed to embed; the repositories hold hundreds of gigabytes more on other branches."""
 
+_HUB_TIMEOUT = 10.0
+"""Seconds to wait for the hub's first answer."""
+
 _REQUIRED = (
     "hidden_size",
     "intermediate_size",
@@ -109,7 +112,7 @@ def locate(
         revision=revision or model.revision,
         cache_folder=cache_folder,
         local_files_only=local_files_only,
-        patterns=WEIGHT_PATTERNS if weights else CONFIG_PATTERNS,
+        weights=weights,
     )
 
 
@@ -329,41 +332,69 @@ def _download(
     revision: str | None,
     cache_folder: str | Path | None,
     local_files_only: bool,
-    patterns: tuple[str, ...],
+    weights: bool,
 ) -> Path:
     from huggingface_hub import errors as hub
-    from huggingface_hub import snapshot_download
 
     wanted = f"{repo} at revision {revision or 'main'}"
+    cached = _cached(repo, revision=revision, cache_folder=cache_folder, weights=weights)
+    # A commit never changes: once it is here, nothing is asked of the hub again.
+    if cached is not None and (local_files_only or _is_commit(revision)):
+        return cached
     try:
-        folder = snapshot_download(
-            repo,
-            revision=revision,
-            cache_dir=cache_folder,
-            local_files_only=local_files_only,
-            allow_patterns=list(patterns),
-        )
+        return _fetch(repo, revision, cache_folder, local_files_only=local_files_only, weights=weights)
     except (hub.RepositoryNotFoundError, hub.RevisionNotFoundError) as error:
         message = f"{wanted} does not exist on the hub, or needs a login. Check the name with 'f2rag models'."
         raise ModelNotFoundError(message) from error
-    except (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, hub.HfHubHTTPError) as error:
-        message = (
-            f"{wanted} is not in the local cache, and the hub was "
-            f"{'not asked (local_files_only)' if local_files_only else 'not reachable'}. Download it once with "
-            f"'hf download {repo}' where there is a connection, give a local folder, or use model='stand-in'."
-        )
-        raise ModelNotFoundError(message) from error
-    except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    except Exception as error:  # the hub's client lets errors of several HTTP libraries through, by version
+        if cached is not None:
+            return cached
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
             message = f"The disk is full: {wanted} could not be stored. Free space, or give another cache_folder."
             raise ModelLoadError(message) from error
+        asked = "not asked (local_files_only)" if local_files_only else f"not reachable ({type(error).__name__})"
         message = (
-            f"{wanted} could not be downloaded ({type(error).__name__}: {error}). "
-            "Check the connection, give a local folder, or use model='stand-in'."
+            f"{wanted} is not in the local cache, and the hub was {asked}. Download it once with 'hf download {repo}' "
+            "where there is a connection, give a local folder, or use model='stand-in'."
         )
         raise ModelNotFoundError(message) from error
-    path = Path(folder)
-    if not (path / "config.json").is_file():
-        message = f"{wanted} is in the local cache without its config.json. Download it again: 'hf download {repo}'."
-        raise ModelNotFoundError(message)
-    return path
+
+
+def _fetch(
+    repo: str, revision: str | None, cache_folder: str | Path | None, *, local_files_only: bool, weights: bool
+) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+
+    if not local_files_only:
+        # One question with a short limit: without a connection the download itself retries for half a minute.
+        HfApi().repo_info(repo, revision=revision, timeout=_HUB_TIMEOUT)
+    folder = snapshot_download(
+        repo,
+        revision=revision,
+        cache_dir=cache_folder,
+        local_files_only=local_files_only,
+        allow_patterns=list(WEIGHT_PATTERNS if weights else CONFIG_PATTERNS),
+    )
+    return Path(folder)
+
+
+def _cached(repo: str, *, revision: str | None, cache_folder: str | Path | None, weights: bool) -> Path | None:
+    """The folder in the local cache, if it holds all that is needed."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repo, "config.json", cache_dir=cache_folder, revision=revision)
+    if not isinstance(found, str):
+        return None
+    folder = Path(found).parent
+    if not (folder / "tokenizer.json").is_file():
+        return None
+    if weights:
+        try:
+            weight_files(folder)
+        except ModelLoadError:
+            return None
+    return folder
+
+
+def _is_commit(revision: str | None) -> bool:
+    return revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision) is not None

@@ -140,9 +140,14 @@ def _probe(tokenizer: Tokenizer, *, file: Path, vocabulary_size: int) -> int:
 def append_end_of_text(tokenizer_json: str) -> str:
     """Give a plain Qwen3 ``tokenizer.json`` the post-processor of F2LLM-v2, which appends ``<|im_end|>``.
 
-    For writing checkpoints and tests; published F2LLM-v2 tokenizers have it.
+    For writing checkpoints and tests; published F2LLM-v2 tokenizers have it. One that appends it already is returned as
+    it is.
     """
+    from tokenizers import Tokenizer
+
     content = json.loads(tokenizer_json)
+    if Tokenizer.from_str(tokenizer_json).encode("").tokens == [END_OF_TEXT]:
+        return tokenizer_json
     eos = next(token["id"] for token in content["added_tokens"] if token["content"] == END_OF_TEXT)
     end = {"SpecialToken": {"id": END_OF_TEXT, "type_id": 0}}
     first, second = {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}
