@@ -18,7 +18,7 @@ from f2rag import checkpoint as checkpoints
 from f2rag.encoder import F2LLMEncoder
 from f2rag.errors import F2RagError
 from f2rag.forward import SELF_TEST_TOLERANCE
-from f2rag.models import resolve
+from f2rag.models import mrl_ladder, resolve
 from f2rag.prompts import format_query
 from f2rag.tokenizer import F2LLMTokenizer
 from f2rag.vectors import truncate
@@ -201,12 +201,13 @@ class _Examination:
         return "ok", f"the instruction moves a query to cosine {cosine:.3f} of the same text as a document"
 
     def dimensions(self) -> Finding:
-        half = max(self.encoder.native_dimensions // 2, 1)
-        asked = self.encoder.embed_documents(_PROBES, dimensions=half)
-        if not np.allclose(asked, truncate(self._vectors, half), atol=1e-3):
-            return "failed", f"vectors at {half} dimensions differ from cut and normalised full vectors"
+        smaller = mrl_ladder(self.encoder.native_dimensions)[:-1][-1:] or (self.encoder.native_dimensions,)
+        size = smaller[0]
+        asked = self.encoder.embed_documents(_PROBES, dimensions=size)
+        if not np.allclose(asked, truncate(self._vectors, size), atol=1e-3):
+            return "failed", f"vectors at {size} dimensions differ from cut and normalised full vectors"
         norms = np.linalg.norm(asked, axis=1)
-        return "ok", f"at {half} of {self._vectors.shape[1]}: unit length to {float(np.abs(norms - 1).max()):.0e}"
+        return "ok", f"at {size} of {self._vectors.shape[1]}: unit length to {float(np.abs(norms - 1).max()):.0e}"
 
     def store(self) -> Finding:
         if importlib.util.find_spec("qdrant_edge") is None:

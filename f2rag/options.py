@@ -9,7 +9,7 @@ from typing import get_args
 
 from f2rag.errors import InputError, InstructionError, TextTypeError
 from f2rag.models import ResolvedModel
-from f2rag.prompts import DEFAULT_INSTRUCTION, format_query, resolve_task
+from f2rag.prompts import DEFAULT_INSTRUCTION, check_instruction, resolve_task
 from f2rag.types import Overflow
 
 
@@ -63,7 +63,7 @@ def check_takes_instruction(instruction: str, model: ResolvedModel) -> None:
     Raises:
         InstructionError: It is either.
     """
-    format_query("", instruction)
+    check_instruction(instruction)
     if instruction and not model.takes_instructions:
         message = (
             f"The instruction {instruction!r} was given; {model.name} was trained without instructions, and one would "
