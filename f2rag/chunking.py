@@ -19,6 +19,7 @@ from f2rag.types import Document
 
 if TYPE_CHECKING:
     from semantic_text_splitter import TextSplitter
+    from tokenizers import Tokenizer
 
 DEFAULT_CHUNK_TOKENS = 512
 """Tokens of a chunk, EOS included: some paragraphs, and within the safe length of every checkpoint."""
@@ -30,7 +31,8 @@ MINIMUM_CHUNK_TOKENS = 16
 """A chunk must have room for a character of many tokens, such as an emoji of several people."""
 
 _JOINERS = frozenset("\u200c\u200d")
-_VIRAMA = 9  # canonical combining class of the marks that join two consonants
+_LINKERS = frozenset("\u094d\u09cd\u0acd\u0b4d\u0c4d\u0d4d\u1039\u17d2")
+"""Marks that join the consonants before and after them (Unicode: Indic_Conjunct_Break=Linker)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -84,9 +86,10 @@ class Chunker:
         self.chunk_tokens = chunk_tokens
         self.overlap = overlap
         self._splitter: TextSplitter | None = None
+        self._tokenizer: Tokenizer | None = None
 
     def split(self, text: str) -> list[Chunk]:
-        """Split a text; white space at the ends of a chunk is left out, a blank text has no chunk.
+        """Split a text; white space around a chunk is left out, and a blank text has no chunk.
 
         Only a single visible character of more than ``chunk_tokens`` tokens makes a chunk longer than that.
 
@@ -95,7 +98,7 @@ class Chunker:
         """
         chunks: list[Chunk] = []
         for offset, piece in self._load().chunk_indices(text):
-            chunk = _trimmed(text, _whole(text, offset), _whole(text, offset + len(piece)))
+            chunk = self._trimmed(text, _whole(text, offset), _whole(text, offset + len(piece)))
             if chunk.text and chunk not in chunks[-1:]:
                 chunks.append(chunk)
         return chunks
@@ -140,19 +143,26 @@ class Chunker:
             # A tokenizer that cuts would hide the length of what it is asked to measure.
             tokenizer.no_truncation()
             tokenizer.no_padding()
-            # The splitter counts without the EOS; it does not trim, so that the pieces have no holes before
-            # we do.
+            self._tokenizer = tokenizer
+            # The splitter counts without the EOS; its own trimming leaves out chunks with an overlap.
             self._splitter = TextSplitter.from_huggingface_tokenizer(
                 tokenizer, self.chunk_tokens - 1, overlap=self.overlap, trim=False
             )
         return self._splitter
 
+    def _trimmed(self, text: str, start: int, end: int) -> Chunk:
+        """Leave out white space at both ends; at the start only if that does not make the chunk too long."""
+        piece = text[start:end].rstrip()
+        bare = piece.lstrip()
+        # "word" may have more tokens than " word".
+        if bare != piece and self._tokens(bare) < self.chunk_tokens:
+            start += len(piece) - len(bare)
+            piece = bare
+        return Chunk(piece, start, start + len(piece))
 
-def _trimmed(text: str, start: int, end: int) -> Chunk:
-    piece = text[start:end]
-    start += len(piece) - len(piece.lstrip())
-    piece = piece.strip()
-    return Chunk(piece, start, start + len(piece))
+    def _tokens(self, text: str) -> int:
+        assert self._tokenizer is not None
+        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 def _whole(text: str, offset: int) -> int:
@@ -173,6 +183,6 @@ def _joined(before: str, after: str) -> bool:
         or "\U0001f3fb" <= after <= "\U0001f3ff"  # skin tones
         or "\U000e0020" <= after <= "\U000e007f"  # letters of flags such as Wales's
         or before == "\u200d"
-        or (unicodedata.combining(before) == _VIRAMA and after.isalpha())
+        or (before in _LINKERS and after.isalpha())
         or (before == "\r" and after == "\n")
     )

@@ -87,11 +87,8 @@ def test_text_is_written_in_the_script_that_the_table_names(language):
 
 
 def test_scripts_and_directions():
-    directions = {
-        tag: corpus.UDHR_LANGUAGES[tag].direction for tag in ("ar", "he", "fa", "ur", "yi", "dv", "en", "zh")
-    }
-    rtl = {tag for tag, direction in directions.items() if direction == "rtl"}
-    assert rtl == {"ar", "he", "fa", "ur", "yi", "dv"}
+    rtl = {tag for tag, language in corpus.UDHR_LANGUAGES.items() if language.direction == "rtl"}
+    assert rtl == {"aii", "ar", "dv", "fa", "he", "ps", "ug", "ur", "yi"}
     assert len({language.script for language in corpus.UDHR_LANGUAGES.values()}) >= 25
     with pytest.raises(TypeError):
         corpus.UDHR_LANGUAGES["xx"] = corpus.UDHR_LANGUAGES["en"]

@@ -56,7 +56,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="Multilingual embeddings with F2LLM-v2: embed, index and search, right with no option given.",
-    epilog="Every option can be set as F2RAG_<OPTION> in the environment or in .env; see .env.example.",
+    epilog="Options of the model and the store can be set in the environment or in .env, e.g. F2RAG_MODEL=80M.",
 )
 
 inspection.register(app)

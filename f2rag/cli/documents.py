@@ -32,11 +32,13 @@ def index(
     language: Annotated[
         str | None, typer.Option(help="BCP 47 tag of documents that do not name theirs, e.g. fr.")
     ] = None,
-    chunk_tokens: Annotated[int | None, typer.Option(help="Most tokens of a chunk. [512]")] = None,
-    overlap: Annotated[int | None, typer.Option(help="Tokens that chunks share. [64]")] = None,
+    chunk_tokens: Annotated[int | None, typer.Option(help="Most tokens of a chunk.", show_default="512")] = None,
+    overlap: Annotated[int | None, typer.Option(help="Tokens that chunks share.", show_default="64")] = None,
     text_column: Annotated[str, typer.Option(help="Column or key of the text in rows.")] = "text",
     delimiter: Annotated[str | None, typer.Option(help="Of CSV files, e.g. ';'.")] = None,
-    root: Annotated[Path | None, typer.Option(help="Sources are named relative to this folder. [here]")] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Sources are named relative to this folder.", show_default="here")
+    ] = None,
     model: options.Model = None,
     revision: options.Revision = None,
     dimensions: options.Dimensions = None,
@@ -91,7 +93,9 @@ def index(
 def search(
     query: Annotated[str, typer.Argument(help="A question or a few words, in any language.", show_default=False)],
     *,
-    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="Number of hits. [10]")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=1, help="Number of hits.", show_default="10")
+    ] = None,
     language: Annotated[
         list[str] | None, typer.Option(help="Only documents in this language; may be repeated.")
     ] = None,
@@ -194,7 +198,8 @@ def demo(
     *,
     model: options.Model = None,
     location: Annotated[
-        Path | None, typer.Option("--location", "-l", help="Where the demo keeps its vectors. [.f2rag/demo]")
+        Path | None,
+        typer.Option("--location", "-l", help="Where the demo keeps its vectors.", show_default=".f2rag/demo"),
     ] = None,
     offline: options.Offline = None,
 ) -> None:

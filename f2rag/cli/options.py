@@ -21,7 +21,13 @@ _MODEL, _STORE = "Model", "Store"
 Json = Annotated[bool, typer.Option("--json", help="Print only JSON.", callback=_remember, is_eager=True)]
 Model = Annotated[
     str | None,
-    typer.Option("--model", "-m", help="80M to 14B, a repository, a folder, or stand-in.", rich_help_panel=_MODEL),
+    typer.Option(
+        "--model",
+        "-m",
+        help="80M to 14B, a repository, a folder, or stand-in.",
+        show_default="0.6B",
+        rich_help_panel=_MODEL,
+    ),
 ]
 Revision = Annotated[
     str | None, typer.Option(help="Commit, tag or branch instead of the pinned one.", rich_help_panel=_MODEL)
@@ -45,11 +51,13 @@ Offline = Annotated[
 CacheFolder = Annotated[str | None, typer.Option(help="Where downloaded models lie.", rich_help_panel=_MODEL)]
 Location = Annotated[
     str | None,
-    typer.Option("--location", "-l", help="Folder of the stored vectors. [.f2rag]", rich_help_panel=_STORE),
+    typer.Option(
+        "--location", "-l", help="Folder of the stored vectors.", show_default=".f2rag", rich_help_panel=_STORE
+    ),
 ]
 Collection = Annotated[
     str | None,
-    typer.Option("--collection", "-c", help="Collection in it. [documents]", rich_help_panel=_STORE),
+    typer.Option("--collection", "-c", help="Collection in it.", show_default="documents", rich_help_panel=_STORE),
 ]
 
 
