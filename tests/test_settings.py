@@ -1,0 +1,166 @@
+"""Explicit wins over the environment, that over .env, that over the default; mistakes are told in words."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from f2rag.encoder import F2LLMEncoder
+from f2rag.errors import SettingsError
+from f2rag.settings import Settings, load_settings
+
+
+@pytest.fixture(autouse=True)
+def clean(tmp_path, monkeypatch):
+    """No settings but those of the test."""
+    for name in list(os.environ):
+        if name.upper().startswith("F2RAG_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_defaults():
+    settings = load_settings()
+    assert settings.model == "0.6B"
+    assert settings.location == ".f2rag"
+    assert settings.collection == "documents"
+    assert settings.instruction is None
+    assert settings.model_fields_set == set()
+
+
+def test_precedence(monkeypatch):
+    assert load_settings().limit == 10
+    Path(".env").write_text("F2RAG_LIMIT=1\nF2RAG_MODEL=80M\n", encoding="utf-8")
+    assert load_settings().limit == 1
+    monkeypatch.setenv("F2RAG_LIMIT", "2")
+    assert load_settings().limit == 2
+    assert load_settings(limit=3).limit == 3
+    assert load_settings(limit=None).limit == 2
+    assert load_settings().model == "80M"
+    assert load_settings().model_fields_set == {"limit", "model"}
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch):
+    Path(".env").write_text("F2RAG_DIMENSIONS=64\nF2RAG_TASK=\n", encoding="utf-8")
+    monkeypatch.setenv("F2RAG_DIMENSIONS", "")
+    monkeypatch.setenv("F2RAG_INSTRUCTION", "")
+    settings = load_settings()
+    assert (settings.dimensions, settings.task, settings.instruction) == (64, None, None)
+
+
+def test_values_are_read_as_what_they_are(monkeypatch):
+    for name, value in {"LOCAL_FILES_ONLY": "true", "CACHE_FOLDER": "/models", "DTYPE": "bfloat16"}.items():
+        monkeypatch.setenv(f"F2RAG_{name}", value)
+    settings = load_settings()
+    assert (settings.local_files_only, settings.cache_folder, settings.dtype) == (True, Path("/models"), "bfloat16")
+
+
+def test_an_instruction_is_never_stripped(monkeypatch):
+    monkeypatch.setenv("F2RAG_INSTRUCTION", " Find it: ")
+    assert load_settings().instruction == " Find it: "
+    monkeypatch.delenv("F2RAG_INSTRUCTION")
+    Path(".env").write_text('F2RAG_INSTRUCTION=" Trouve-le : "\n', encoding="utf-8")
+    assert load_settings().instruction == " Trouve-le : "
+
+
+def test_an_explicit_empty_instruction_means_none_for_queries(monkeypatch):
+    monkeypatch.setenv("F2RAG_INSTRUCTION", "Find it.")
+    assert load_settings(instruction="").instruction == ""
+
+
+def test_an_explicit_task_displaces_an_instruction_and_the_other_way_round(monkeypatch):
+    monkeypatch.setenv("F2RAG_INSTRUCTION", "Find it.")
+    settings = load_settings(task="sts")
+    assert (settings.task, settings.instruction) == ("sts", None)
+    monkeypatch.setenv("F2RAG_TASK", "sts")
+    settings = load_settings(instruction="Look.")
+    assert (settings.task, settings.instruction) == (None, "Look.")
+    with pytest.raises(SettingsError, match="Both a task and an instruction"):
+        load_settings()
+    with pytest.raises(SettingsError, match="Both a task and an instruction"):
+        load_settings(task="sts", instruction="Look.")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("DIMENSIONS", "many", "F2RAG_DIMENSIONS or --dimensions: 'many' was given; it should be a valid integer"),
+        ("DIMENSIONS", "0", "greater than or equal to 1"),
+        ("DTYPE", "float8", "'float32', 'bfloat16' or 'float16'"),
+        ("ON_OVERFLOW", "ignore", "'truncate', 'warn' or 'error'"),
+        ("CHUNK_TOKENS", "4", "F2RAG_CHUNK_TOKENS or --chunk-tokens: '4' was given"),
+        ("LOCAL_FILES_ONLY", "perhaps", "valid boolean"),
+    ],
+)
+def test_a_wrong_value_is_one_line_without_a_traceback(name, value, problem, monkeypatch):
+    monkeypatch.setenv(f"F2RAG_{name}", value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    message = str(caught.value)
+    assert problem in message
+    assert "pydantic" not in message
+    assert "\n" not in message
+    assert caught.value.__cause__ is None
+
+
+def test_all_wrong_values_are_told_at_once(monkeypatch):
+    monkeypatch.setenv("F2RAG_LIMIT", "-1")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(overlap=-3)
+    assert set(re.findall(r"F2RAG_\w+", str(caught.value))) == {"F2RAG_OVERLAP", "F2RAG_LIMIT"}
+
+
+def test_a_value_as_long_as_a_secret_is_not_repeated(monkeypatch):
+    monkeypatch.setenv("F2RAG_LIMIT", "hf_abcdefghijklmnopqrstuvwxyz0123")
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert "hf_" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["F2RAG_DIMENSION", "F2RAG_COLECTION", "F2RAG_MODELS", "f2rag_dimension"])
+def test_a_misspelt_variable_is_refused(name, monkeypatch):
+    monkeypatch.setenv(name, "secret-value")
+    with pytest.raises(SettingsError, match=rf"{name} is no setting of f2rag\. Did you mean F2RAG_") as caught:
+        load_settings()
+    assert "secret-value" not in str(caught.value)
+
+
+def test_a_misspelt_line_of_the_file_is_refused():
+    Path(".env").write_text("F2RAG_OVERLAPS=3\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match="Did you mean F2RAG_OVERLAP"):
+        load_settings()
+
+
+def test_other_variables_are_left_alone(monkeypatch):
+    monkeypatch.setenv("F2RAG_TEST_REAL_WEIGHTS", "1")
+    Path(".env").write_text("HF_TOKEN=x\n", encoding="utf-8")
+    assert load_settings() == Settings()
+
+
+def test_a_file_that_is_no_text_is_refused():
+    Path(".env").write_bytes(b"F2RAG_MODEL=\xff\xfe\n")
+    with pytest.raises(SettingsError, match=r"\.env cannot be read"):
+        load_settings()
+
+
+def test_the_encoder_takes_what_the_settings_give():
+    arguments = load_settings(model="80M").encoder_arguments()
+    assert set(arguments) == set(inspect.signature(F2LLMEncoder).parameters)
+    assert F2LLMEncoder(**arguments).model_name == "F2LLM-v2-80M"
+
+
+def test_the_example_file_names_every_setting_and_loads():
+    example = (Path(__file__).parent.parent / ".env.example").read_text(encoding="utf-8")
+    named = re.findall(r"^# F2RAG_(\w+)=", example, re.MULTILINE)
+    assert sorted(named) == sorted(name.upper() for name in Settings.model_fields)
+    Path(".env").write_text(re.sub(r"^# (F2RAG_(?!TASK))", r"\1", example, flags=re.MULTILINE), encoding="utf-8")
+    assert load_settings().chunk_tokens == 512
+
+
+def test_settings_do_not_change():
+    with pytest.raises(ValueError, match="frozen"):
+        load_settings().limit = 3
