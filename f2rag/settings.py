@@ -31,19 +31,24 @@ class Settings(BaseSettings):
     """Everything that can be set without code. ``load_settings`` makes one.
 
     Attributes:
-        model: Name, repository id or folder of the model; ``"stand-in"`` is the small one that ships with
-        f2rag. revision: Commit, tag or branch instead of the pinned commit. dimensions: Vector size after
-        Matryoshka truncation; the model's own size when not set. task: A named task that chooses the
-        instruction. instruction: What queries are looking for, in the words of a sentence; used exactly as it
-        is. device: ``cpu``, ``cuda``, ``mps``; the best there is when not set. dtype: ``float32``,
-        ``bfloat16`` or ``float16``; what the device computes fast when not set. max_length: Tokens after
-        which a text is cut; the model's safe length when not set. on_overflow: What happens to longer texts.
-        local_files_only: Never ask the model hub. cache_folder: Where downloaded models lie, instead of the
-        Hugging Face cache. token_budget: Padded tokens per forward pass; what suits the device when not set.
-        location: Folder of the stored vectors, or ``:memory:``. collection: The collection within it.
-        language: BCP 47 tag of indexed documents that do not name theirs. chunk_tokens: Most tokens of a
-        chunk, EOS included. overlap: Most tokens that a chunk repeats of the one before. limit: Hits per
-        search.
+        model: Name, repository id or folder of the model; ``"stand-in"`` is the small one that ships with f2rag.
+        revision: Commit, tag or branch instead of the pinned commit.
+        dimensions: Vector size after Matryoshka truncation; the model's own size when not set.
+        task: A named task that chooses the instruction.
+        instruction: What queries are looking for, in the words of a sentence; used exactly as it is.
+        device: ``cpu``, ``cuda``, ``mps``; the best there is when not set.
+        dtype: ``float32``, ``bfloat16`` or ``float16``; what the device computes fast when not set.
+        max_length: Tokens after which a text is cut; the model's safe length when not set.
+        on_overflow: What happens to longer texts.
+        local_files_only: Never ask the model hub.
+        cache_folder: Where downloaded models lie, instead of the Hugging Face cache.
+        token_budget: Padded tokens per forward pass; what suits the device when not set.
+        location: Folder of the stored vectors, or ``:memory:``.
+        collection: The collection within it.
+        language: BCP 47 tag of indexed documents that do not name theirs.
+        chunk_tokens: Most tokens of a chunk, EOS included.
+        overlap: Most tokens that a chunk repeats of the one before.
+        limit: Hits per search.
     """
 
     model_config = SettingsConfigDict(
