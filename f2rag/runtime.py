@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from f2rag.batching import Batch, plan_batches
-from f2rag.errors import OutOfMemoryError
+from f2rag.errors import EncoderClosedError, OutOfMemoryError
 from f2rag.forward import (
     SELF_TEST_TOLERANCE,
     is_out_of_memory,
@@ -60,6 +60,7 @@ class ModelRuntime:
         self.uses_fast_forward = True
         self._pad_id = pad_id
         self._budget_limit: int | None = None
+        self._closing = False
         self._model = load_model(checkpoint, plan)
         self._worker = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix=f"f2rag-{plan.device}")
         self._check_forward()
@@ -85,22 +86,31 @@ class ModelRuntime:
             for batch in plan_batches([len(row) for row in ids], token_budget=budget):
                 if len(waiting) == _IN_FLIGHT:
                     waiting.popleft().result()
-                waiting.append(self._worker.submit(self._fill, vectors, batch, ids))
+                waiting.append(self._submit(vectors, batch, ids))
             while waiting:
                 waiting.popleft().result()
+        except concurrent.futures.CancelledError:
+            raise _closed(self.checkpoint.name) from None
         finally:
             for future in waiting:
                 future.cancel()
         return vectors
 
     def close(self) -> None:
-        """Let the worker finish what it has begun and free the weights."""
-        self._worker.shutdown(wait=True, cancel_futures=True)
-        del self._model
-        if self.plan.device.startswith("cuda"):
-            import torch
+        """Take no more work; the batch that runs is finished, and then the weights are freed.
 
-            torch.cuda.empty_cache()
+        Does not wait: the garbage collector may call this, in any thread, the worker's own among them.
+        """
+        self._closing = True
+        self._worker.shutdown(wait=False, cancel_futures=True)
+
+    def _submit(self, vectors: FloatMatrix, batch: Batch, ids: Sequence[TokenIds]) -> concurrent.futures.Future[None]:
+        try:
+            return self._worker.submit(self._fill, vectors, batch, ids)
+        except RuntimeError as error:
+            if self._closing:
+                raise _closed(self.checkpoint.name) from error
+            raise
 
     def _check_forward(self) -> None:
         self.self_test_difference = self_test(self._model, self.plan)
@@ -180,6 +190,11 @@ def _text_too_large(part: Batch, plan: DevicePlan) -> OutOfMemoryError:
     return OutOfMemoryError(message)
 
 
+def _closed(name: str) -> EncoderClosedError:
+    message = f"The encoder of {name} was closed while it worked. Close it after its last call has returned."
+    return EncoderClosedError(message)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class RuntimeKey:
     """What two encoders must agree on to share one loaded model."""
@@ -198,7 +213,8 @@ class _Entry:
 
 
 _entries: dict[RuntimeKey, _Entry] = {}
-_entries_lock = threading.Lock()
+# Reentrant: the garbage collector may release one model while this thread is about to lease another.
+_entries_lock = threading.RLock()
 
 
 def lease(key: RuntimeKey, make: Callable[[], ModelRuntime]) -> ModelRuntime:
@@ -243,7 +259,7 @@ def loaded_count() -> int:
 def _forget_after_fork() -> None:
     """A forked child has the parent's memory but none of its threads: it must load for itself."""
     global _entries_lock  # the inherited lock may be held by a thread that does not exist here
-    _entries_lock = threading.Lock()
+    _entries_lock = threading.RLock()
     _entries.clear()
 
 

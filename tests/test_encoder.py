@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import multiprocessing
 import pickle
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 import warnings
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -295,6 +297,48 @@ def test_encoders_share_one_loaded_model_until_the_last_lets_go(make_checkpoint:
     del second
     other.close()
     assert runtime.loaded_count() == before
+
+
+def test_an_encoder_that_is_dropped_without_close_frees_its_model(make_checkpoint: Any) -> None:
+    before = runtime.loaded_count()
+    encoder = F2LLMEncoder(make_checkpoint(model="160M", seed=10), dtype="float32")
+    model = weakref.ref(encoder._runtime()._model)
+    assert runtime.loaded_count() == before + 1
+    del encoder
+    gc.collect()
+    assert runtime.loaded_count() == before
+    assert model() is None
+
+
+def test_closing_while_it_works_ends_the_call_with_a_clear_error(
+    make_checkpoint: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = F2LLMEncoder(make_checkpoint(model="160M", seed=11), dtype="float32", token_budget=16)
+    encoder.warm_up()
+    original = runtime.last_token_states
+    begun = threading.Event()
+
+    def slow(*arguments):
+        begun.set()
+        time.sleep(0.02)
+        return original(*arguments)
+
+    monkeypatch.setattr(runtime, "last_token_states", slow)
+    errors = []
+
+    def work() -> None:
+        try:
+            encoder.embed_documents([f"text {i}" for i in range(200)])
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    begun.wait()
+    encoder.close()
+    thread.join(timeout=20)
+    assert not thread.is_alive()
+    assert [type(error) for error in errors] == [EncoderClosedError]
 
 
 def test_the_model_is_loaded_once_by_racing_threads(make_checkpoint: Any, monkeypatch: pytest.MonkeyPatch) -> None:
