@@ -70,17 +70,19 @@ class ClientHome:
         with self.engine():
             return sorted(each.name for each in self.client.get_collections().collections)
 
-    def create(self, collection: str, contract: EmbeddingContract) -> ClientBackend:
+    def create(self, collection: str, contract: EmbeddingContract) -> None:
         """Create a collection with its contract in one call, then its indexes."""
-        backend = ClientBackend(self, collection)
-        with self.engine():
-            self.client.create_collection(
-                collection,
-                vectors_config=models.VectorParams(size=contract.dimensions, distance=models.Distance.COSINE),
-                metadata={CONTRACT_KEY: contract.to_dict()},
-            )
-        backend.create_indexes()
-        return backend
+        try:
+            with self.engine():
+                self.client.create_collection(
+                    collection,
+                    vectors_config=models.VectorParams(size=contract.dimensions, distance=models.Distance.COSINE),
+                    metadata={CONTRACT_KEY: contract.to_dict()},
+                )
+        except StoreError:
+            if collection not in self.collections():
+                raise
+        ClientBackend(self, collection).create_indexes()
 
     def open(self, collection: str) -> ClientBackend:
         """Open a collection."""
@@ -183,7 +185,8 @@ class ClientBackend:
                 limit=limit,
                 query_filter=to_client(selection),
                 score_threshold=score_threshold,
-                search_params=models.SearchParams(exact=exact),
+                # The local mode is always exact and warns about parameters.
+                search_params=None if self._home.local else models.SearchParams(exact=exact),
                 with_payload=True,
             ).points
         return [Row(_id(point.id), point.payload or {}, point.score) for point in points]

@@ -70,7 +70,7 @@ class EdgeHome:
             names = [path.name for path in self.folder.iterdir() if (path / CONFIG_FILE).is_file()]
         return sorted(name for name in names if not name.startswith("."))
 
-    def create(self, collection: str, contract: EmbeddingContract) -> EdgeBackend:
+    def create(self, collection: str, contract: EmbeddingContract) -> None:
         """Make a shard with its indexes and contract under a hidden name, then give it its own."""
         with translated(f"Folder {self.folder}"):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -89,11 +89,10 @@ class EdgeHome:
                 backend.close()  # an open shard cannot be renamed: its write-ahead log keeps the old path
             with translated(f"Folder {self.folder}"):
                 hidden.chmod(0o777 & ~_umask())
-                hidden.rename(self.folder / collection)
+                self._give_name(hidden, collection)
         except BaseException:
             shutil.rmtree(hidden, ignore_errors=True)
             raise
-        return self.open(collection)
 
     def open(self, collection: str) -> EdgeBackend:
         """Load a shard.
@@ -151,6 +150,15 @@ class EdgeHome:
 
     def close(self) -> None:
         """Nothing to let go of: each collection holds its own lock."""
+
+    def _give_name(self, hidden: Path, collection: str) -> None:
+        """Rename a complete collection to its own name, unless another process was faster."""
+        try:
+            hidden.rename(self.folder / collection)
+        except OSError:
+            if not (self.folder / collection / CONFIG_FILE).is_file():
+                raise
+            shutil.rmtree(hidden)
 
     def _sweep(self) -> None:
         """Delete what a process that was killed while making or deleting a collection left."""
@@ -294,7 +302,7 @@ def require_space(folder: Path, needed: int) -> None:
     if free < needed:
         raise StorageFullError(
             f"The device of {folder} has {free / 2**20:.0f} MiB free, and this step needs {needed / 2**20:.0f} MiB "
-            "to be safe. What was stored stays. Free some space or choose a folder on another device, then run it again."
+            "to be safe. What was stored stays. Free some space or choose a folder on another device, then repeat it."
         )
 
 

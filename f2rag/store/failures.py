@@ -9,20 +9,22 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from f2rag.errors import F2RagError, StorageFullError, StoreError, StoreLockedError, StorePermissionError
+from f2rag.errors import F2RagError, InputError, StorageFullError, StoreError, StoreLockedError, StorePermissionError
 
 _LOCKED = ("WouldBlock", "already accessed by another instance")
 _FULL = ("os error 28", "os error 122", "disk is full", "No space left")
 _FORBIDDEN = ("os error 13", "os error 30", "os error 1)", "readonly database", "unable to open database file")
+_MISWRITTEN = ("Invalid path",)
 _CLOSED = ("Shard is not initialized", "instance is closed", "closed database")
 
 
 @contextmanager
 def translated(place: str) -> Iterator[None]:
-    """Turn whatever an engine raises inside the block into a ``StoreError`` that names ``place``.
+    """Turn whatever an engine raises inside the block into an error of f2rag that names ``place``.
 
     Raises:
         StoreError: Or the subclass that fits.
+        InputError: A filter with a key that is no path.
     """
     try:
         yield
@@ -36,8 +38,8 @@ def translated(place: str) -> Iterator[None]:
         raise translate(error, place) from error
 
 
-def translate(error: BaseException, place: str) -> StoreError:
-    """The ``StoreError`` that says what ``error`` means for the user of ``place``."""
+def translate(error: BaseException, place: str) -> F2RagError:
+    """The error that says what ``error`` means for the user of ``place``."""
     text = str(error)
     number = error.errno if isinstance(error, OSError) else None
     if any(sign in text for sign in _LOCKED):
@@ -51,6 +53,8 @@ def translate(error: BaseException, place: str) -> StoreError:
         return forbidden(place)
     if any(sign in text for sign in _CLOSED):
         return closed(place)
+    if any(sign in text for sign in _MISWRITTEN):
+        return InputError(f"{place} cannot read the filter: {_first_line(text)}. Write keys as 'metadata.<key>'.")
     return StoreError(f"{place}: the storage engine failed: {_first_line(text) or type(error).__name__}")
 
 

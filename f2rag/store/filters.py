@@ -1,8 +1,12 @@
 """One filter language in every home: ``qdrant_client.models.Filter``.
 
 Metadata keys are written ``metadata.<key>``. ``has_id`` takes the documents' own ids. The client's backends take the
-filter as it is; for the embedded engine it is translated, condition by condition, and what cannot be translated is
-refused by name: a condition that is silently left out would return wrong documents.
+filter as it is; for the embedded engine it is translated, condition by condition. What one of them lacks, or reads
+differently, is refused by name in all: a condition that is silently misread returns wrong documents.
+
+The embedded engine (0.9.0) takes the boolean in ``MatchValue(value=True)`` for the integer 1 and finds nothing. So
+documents are stored with the paths of their booleans, and those are matched instead. Points of an adopted collection
+lack the paths until they are stored again.
 
 ``qdrant_client`` is imported only when a filter is given: importing it takes as long as hundreds of searches.
 """
@@ -12,12 +16,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import re
 import uuid
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from f2rag.errors import InputError
-from f2rag.store.homes import LANGUAGE_KEY, PointId
+from f2rag.store.homes import LANGUAGE_KEY, PLAIN_KEY, PointId
 from f2rag.types import point_id
 
 if TYPE_CHECKING:
@@ -25,6 +30,16 @@ if TYPE_CHECKING:
     from qdrant_client import models
 
 _GROUPS = ("must", "should", "must_not")
+_CONDITIONS = (
+    "Filter",
+    "FieldCondition",
+    "IsEmptyCondition",
+    "IsNullCondition",
+    "HasIdCondition",
+    "HasVectorCondition",
+    "NestedCondition",
+)
+_BOOLEAN_KEY = rf'metadata(?:\.(?:{PLAIN_KEY}|"[^"]+")(?:\[\])?)+'
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,7 +79,7 @@ def select(language: str | Sequence[str] | None, filter: models.Filter | None) -
             f"A filter is a qdrant_client.models.Filter, not {type(filter).__name__}. "
             "Example: Filter(must=[FieldCondition(key='metadata.year', range=Range(gte=2020))])."
         )
-    return Selection(languages, _with_stored_ids(filter))
+    return Selection(languages, _checked(filter))
 
 
 def stored_ids(key: str) -> list[PointId]:
@@ -108,71 +123,87 @@ def to_edge(selection: Selection) -> edge.Filter | None:
     return edge.Filter(must=conditions) if conditions else None
 
 
-def _with_stored_ids(filter: models.Filter) -> models.Filter:  # noqa: A002 - Qdrant's word
-    """A copy in which every ``has_id`` holds Qdrant's ids instead of the documents' own."""
-    from qdrant_client import models
+def _checked(filter: models.Filter) -> models.Filter:  # noqa: A002 - Qdrant's word
+    """A copy that every home reads alike, with Qdrant's ids for the documents' own.
 
-    def rewritten(condition: Any) -> Any:
-        if isinstance(condition, models.Filter):
-            return _with_stored_ids(condition)
-        if isinstance(condition, models.HasIdCondition):
-            return models.HasIdCondition(has_id=[each for key in condition.has_id for each in stored_ids(str(key))])
-        return condition
-
+    Raises:
+        InputError: A condition that some home lacks or reads differently.
+    """
     changes: dict[str, Any] = {
-        group: [rewritten(condition) for condition in _as_list(getattr(filter, group))]
+        group: [_checked_condition(condition) for condition in _as_list(getattr(filter, group))]
         for group in _GROUPS
         if getattr(filter, group) is not None
     }
     if filter.min_should is not None:
-        conditions = [rewritten(condition) for condition in filter.min_should.conditions]
-        changes["min_should"] = models.MinShould(conditions=conditions, min_count=filter.min_should.min_count)
+        conditions = [_checked_condition(condition) for condition in filter.min_should.conditions]
+        changes["min_should"] = filter.min_should.model_copy(update={"conditions": conditions})
     return filter.model_copy(update=changes)
 
 
-def _edge_filter(filter: models.Filter) -> edge.Filter:  # noqa: A002 - Qdrant's word
+def _checked_condition(condition: Any) -> Any:
+    kind = type(condition).__name__
+    if kind not in _CONDITIONS:
+        raise InputError(f"A filter cannot hold a {kind} here; it can hold {', '.join(_CONDITIONS)}.")
+    if kind == "Filter":
+        return _checked(condition)
+    if kind == "HasIdCondition":
+        ids = [each for key in condition.has_id for each in stored_ids(str(key))]
+        return condition.model_copy(update={"has_id": ids})
+    if kind == "NestedCondition":
+        nested = condition.nested.model_copy(update={"filter": _checked(condition.nested.filter)})
+        return condition.model_copy(update={"nested": nested})
+    if kind == "FieldCondition":
+        given = sorted(name for name, value in condition if name != "key" and value is not None)
+        if len(given) != 1:
+            raise InputError(
+                f"The condition on {condition.key!r} compares {' and '.join(given) or 'nothing'}. Give each condition "
+                "one comparison; of several, one engine joins with 'or' what another reads only the first of."
+            )
+    return condition
+
+
+def _edge_filter(filter: models.Filter, *, nested: bool = False) -> edge.Filter:  # noqa: A002 - Qdrant's word
     import qdrant_edge as edge
 
+    def each(conditions: Any) -> list[Any]:
+        return [_edge_condition(condition, nested=nested) for condition in _as_list(conditions)]
+
     groups: dict[str, Any] = {
-        group: [_edge_condition(condition) for condition in _as_list(getattr(filter, group))]
-        for group in _GROUPS
-        if getattr(filter, group) is not None
+        group: each(getattr(filter, group)) for group in _GROUPS if getattr(filter, group) is not None
     }
     if filter.min_should is not None:
-        conditions = [_edge_condition(condition) for condition in filter.min_should.conditions]
-        groups["min_should"] = edge.MinShould(conditions, filter.min_should.min_count)
+        groups["min_should"] = edge.MinShould(each(filter.min_should.conditions), filter.min_should.min_count)
     return edge.Filter(**groups)
 
 
-def _edge_condition(condition: Any) -> Any:
-    """Translate one condition, by the name of its type."""
+def _edge_condition(condition: Any, *, nested: bool) -> Any:
+    """Translate one condition, by the name of its type; ``_checked`` has seen it."""
     import qdrant_edge as edge
 
     translations: dict[str, Callable[[Any], Any]] = {
-        "Filter": _edge_filter,
-        "FieldCondition": _edge_field,
+        "Filter": lambda it: _edge_filter(it, nested=nested),
+        "FieldCondition": lambda it: _edge_field(it, nested=nested),
         "IsEmptyCondition": lambda it: edge.IsEmptyCondition(it.is_empty.key),
         "IsNullCondition": lambda it: edge.IsNullCondition(it.is_null.key),
         "HasIdCondition": lambda it: edge.HasIdCondition(set(it.has_id)),
         "HasVectorCondition": lambda it: edge.HasVectorCondition(it.has_vector),
-        "NestedCondition": lambda it: edge.NestedCondition(it.nested.key, _edge_filter(it.nested.filter)),
+        "NestedCondition": lambda it: edge.NestedCondition(it.nested.key, _edge_filter(it.nested.filter, nested=True)),
     }
-    name = type(condition).__name__
-    if name not in translations:
-        raise InputError(f"The embedded engine has no {name}; it knows {', '.join(translations)}.")
     try:
-        return translations[name](condition)
+        return translations[type(condition).__name__](condition)
     except InputError:
         raise
     except Exception as error:  # a key that is no path, a date that is no date: the engine raises bare ones
         raise InputError(f"The embedded engine refuses {condition!r}: {error}") from error
 
 
-def _edge_field(condition: models.FieldCondition) -> edge.FieldCondition:
-    """Translate a condition on one field; every part of it that is set."""
+def _edge_field(condition: models.FieldCondition, *, nested: bool) -> edge.FieldCondition:
+    """Translate a condition on one field."""
     import qdrant_edge as edge
 
-    parts: dict[str, Callable[[Any], Any]] = {
+    if isinstance(getattr(condition.match, "value", None), bool):
+        return _edge_boolean(condition, nested=nested)
+    comparisons: dict[str, Callable[[Any], Any]] = {
         "match": _edge_match,
         "range": _edge_range,
         "geo_bounding_box": lambda it: edge.GeoBoundingBox(_geo(it.top_left), _geo(it.bottom_right)),
@@ -182,13 +213,23 @@ def _edge_field(condition: models.FieldCondition) -> edge.FieldCondition:
         "is_empty": bool,
         "is_null": bool,
     }
-    given = {name: getattr(condition, name) for name in parts if getattr(condition, name) is not None}
-    if not given:
-        raise InputError(f"The condition on {condition.key!r} compares nothing; give it a match or a range.")
-    unknown = sorted(condition.model_fields_set - {"key", *parts})
-    if unknown:
-        raise InputError(f"The embedded engine cannot filter a field by {', '.join(unknown)}.")
-    return edge.FieldCondition(condition.key, **{name: parts[name](value) for name, value in given.items()})
+    ((name, value),) = ((name, value) for name, value in condition if name != "key" and value is not None)
+    if name not in comparisons:
+        raise InputError(f"The embedded engine cannot compare a field by {name}.")
+    return edge.FieldCondition(condition.key, **{name: comparisons[name](value)})
+
+
+def _edge_boolean(condition: Any, *, nested: bool) -> edge.FieldCondition:
+    """Match the path of a boolean instead of the boolean."""
+    import qdrant_edge as edge
+
+    if nested or not re.fullmatch(_BOOLEAN_KEY, condition.key):
+        raise InputError(
+            f"The embedded engine cannot compare {condition.key!r} with true or false, inside a nested condition or at "
+            "an index. Write the key as 'metadata.<key>' outside of it, or store 0 and 1 instead."
+        )
+    flag = str(condition.match.value).lower()
+    return edge.FieldCondition(f"f2rag.{flag}", match=edge.MatchValue(condition.key))
 
 
 def _edge_match(match: Any) -> Any:

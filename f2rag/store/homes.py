@@ -30,6 +30,9 @@ LANGUAGE_KEY = "metadata.language"
 INDEXED_KEYS = (LANGUAGE_KEY, "metadata.source")
 """Payload keys with a keyword index. It is made before the first upload: afterwards it costs a re-index."""
 
+PLAIN_KEY = r"[A-Za-z0-9_-]+"
+"""A payload key that needs no quotes in a path."""
+
 PointId: TypeAlias = str | int
 """What Qdrant calls a point: a UUID as text, or in collections that something else filled an integer."""
 
@@ -138,8 +141,8 @@ class Home(Protocol):
     def collections(self) -> list[str]:
         """Names, sorted."""
 
-    def create(self, collection: str, contract: EmbeddingContract) -> Backend:
-        """Make a collection, with its contract, all of it or nothing, and open it."""
+    def create(self, collection: str, contract: EmbeddingContract) -> None:
+        """Make a collection, with its contract, all of it or nothing; leave one that somebody else made meanwhile."""
 
     def open(self, collection: str) -> Backend:
         """Open a collection that exists."""

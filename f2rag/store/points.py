@@ -1,7 +1,8 @@
 """Documents to stored points and back, and the checks without which a wrong vector would go unseen.
 
 The payload is ``{"page_content": text, "metadata": {...}, "f2rag": {"id": ..., "content_hash": ...}}``: the layout of
-LangChain's Qdrant store, so that either can read what the other wrote.
+LangChain's Qdrant store, so that either can read what the other wrote. Beside these, ``f2rag.true`` and ``f2rag.false``
+list the paths of the metadata's booleans, for the embedded engine, which cannot match them (``filters.py``).
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from f2rag.errors import ContractMismatchError, DocumentError, InputError
-from f2rag.store.homes import Point, Row
+from f2rag.store.homes import PLAIN_KEY, Point, Row
 from f2rag.types import Document, FloatMatrix, FloatVector, Hit
 
 HASH_KEY = "f2rag.content_hash"
@@ -39,7 +41,7 @@ def make_point(document: Document, vector: FloatVector) -> Point:
     payload = {
         "page_content": content["text"],
         "metadata": content["metadata"],
-        "f2rag": {"id": document.key, "content_hash": _digest(content)},
+        "f2rag": {"id": document.key, "content_hash": _digest(content), **_booleans(content["metadata"])},
     }
     size = _BYTES_PER_COMPONENT * len(vector) + len(json.dumps(payload, ensure_ascii=False).encode())
     return Point(document.point_id, vector, payload, size)
@@ -171,6 +173,24 @@ def _plain(value: Any, named: str) -> Any:
         "64 bits, true/false, None, lists and string-keyed mappings of these; write dates as .isoformat(), numpy "
         "values as .item()."
     )
+
+
+def _booleans(metadata: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The paths at which ``true`` and ``false`` lie, as a filter's key writes them."""
+    found: dict[str, set[str]] = {}
+
+    def walk(value: Any, path: str) -> None:
+        if isinstance(value, bool):
+            found.setdefault(str(value).lower(), set()).add(path)
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                walk(item, f"{path}.{key}" if re.fullmatch(PLAIN_KEY, key) else f'{path}."{key}"')
+        elif isinstance(value, list):
+            for item in value:  # a key without [] matches the elements, one with [] goes on into objects
+                walk(item, f"{path}[]" if isinstance(item, dict) else path)
+
+    walk(metadata, "metadata")
+    return {flag: sorted(paths) for flag, paths in found.items()}
 
 
 def _text(value: Any, named: str) -> str:

@@ -105,17 +105,17 @@ class QdrantStore:
         check_collection_name(collection)
         home = home_of(location)
         try:
-            if collection in home.collections():
-                backend = home.open(collection)
-                try:
-                    agreed = agree(backend, contract, collection=collection, adopt=adopt)
-                except BaseException:
-                    backend.close()
-                    raise
-            elif contract is None or not create:
-                raise _not_found(home, collection)
-            else:
-                backend, agreed = home.create(collection, contract), contract
+            if collection not in home.collections():
+                if contract is None or not create:
+                    raise _not_found(home, collection)
+                home.create(collection, contract)
+            backend = home.open(collection)
+            try:
+                # Also of a new one: another process may have made it at the same moment, for another model.
+                agreed = agree(backend, contract, collection=collection, adopt=adopt)
+            except BaseException:
+                backend.close()
+                raise
         except BaseException:
             home.close()
             raise
@@ -257,8 +257,7 @@ class QdrantStore:
             InputError: ``ids`` is one string instead of several, or holds something else than strings.
             StoreError: The engine failed, or the store is closed.
         """
-        rows = self._stored(ids, keys=None)
-        return [document_of(rows[key]) for key in dict.fromkeys(ids) if key in rows]
+        return [document_of(row) for row in self._stored(ids, keys=None).values()]
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete the documents with these ids.
@@ -335,7 +334,7 @@ class QdrantStore:
         return self._backend
 
     def _stored(self, ids: Sequence[str], *, keys: Sequence[str] | None) -> dict[str, Row]:
-        """The stored points among ``ids``, by the documents' own ids."""
+        """The stored points among ``ids``, by the documents' own ids and in their order."""
         if isinstance(ids, str) or not all(isinstance(key, str) for key in ids):
             raise InputError("ids is a list of strings, the documents' own ids.")
         backend = self._open_backend()
@@ -344,7 +343,8 @@ class QdrantStore:
         for start in range(0, len(wanted), _IDS_PER_CALL):
             chunk = [each for key in wanted[start : start + _IDS_PER_CALL] for each in stored_ids(key)]
             found.update({document_of(row).key: row for row in backend.retrieve(chunk, keys=keys)})
-        return found
+        # An id that is another document's Qdrant id found that one.
+        return {key: found[key] for key in wanted if key in found}
 
 
 def list_collections(location: Location) -> list[CollectionInfo]:
