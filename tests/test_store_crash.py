@@ -161,16 +161,18 @@ with QdrantStore.open(folder, contract=encoder.contract()) as store:
     time.sleep(60)
 """
         holder = start(script, tmp_path)
-        assert holder.stdout.readline().strip() == "open"
         contract = FakeEncoder(dimensions=64).contract()
-        with pytest.raises(StoreLockedError) as caught:
-            QdrantStore.open(tmp_path, contract=contract)
-        assert str(tmp_path / "documents") in str(caught.value)
-        assert "another process" in str(caught.value)
-        (info,) = list_collections(tmp_path)
-        assert (info.contract, info.points) == (contract, None)
-        holder.kill()
-        holder.communicate()
+        try:
+            assert holder.stdout.readline().strip() == "open"
+            with pytest.raises(StoreLockedError) as caught:
+                QdrantStore.open(tmp_path, contract=contract)
+            assert str(tmp_path / "documents") in str(caught.value)
+            assert "another process" in str(caught.value)
+            (info,) = list_collections(tmp_path)
+            assert (info.contract, info.points) == (contract, None)
+        finally:
+            holder.kill()
+            holder.communicate()
         QdrantStore.open(tmp_path, contract=contract).close()
 
     def test_two_that_create_at_once(self, tmp_path):
