@@ -1,0 +1,91 @@
+"""LlamaIndex nodes to f2rag documents and back, exactly.
+
+Text and metadata lie where every reader of the collection looks for them, so that LangChain finds them too. What only
+LlamaIndex knows of a node (relationships, templates, excluded keys, offsets, the order of its metadata) lies beside
+them under one reserved metadata key, which is hidden from LlamaIndex's users again on the way out.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from llama_index.core.schema import (
+    BaseNode,
+    ImageDocument,
+    ImageNode,
+    IndexNode,
+    MetadataMode,
+    Node,
+    TextNode,
+)
+from llama_index.core.schema import Document as LlamaDocument
+
+from f2rag.errors import DocumentError
+from f2rag.types import DOCUMENT_NAMESPACE, Document, Hit
+
+RESERVED = "_llama_index"
+"""The metadata key that holds what only LlamaIndex knows: ``{"node": JSON, "type": ..., "ref_doc_id": ...}``."""
+
+SOURCE_DOCUMENT_KEY = f"metadata.{RESERVED}.ref_doc_id"
+"""Where a filter finds the id of the document that a node was cut from."""
+
+_TAKEN = ("language", "source")
+_KINDS: Mapping[str, type[BaseNode]] = {
+    kind.class_name(): kind for kind in (TextNode, ImageNode, IndexNode, Node, LlamaDocument, ImageDocument)
+}
+
+
+def content_id(position: int, document: BaseNode) -> str:
+    """An id for a node from what it is cut from, so that ingesting the same document again replaces its nodes.
+
+    LlamaIndex's own are random. For any splitter: ``SentenceSplitter(id_func=content_id)``.
+
+    Args:
+        position: The node's place in the document.
+        document: What it is cut from; its text and metadata count, not its id.
+    """
+    return str(uuid.uuid5(DOCUMENT_NAMESPACE, f"{document.hash}\0{position}"))
+
+
+def document_of(node: BaseNode) -> Document:
+    """What is stored of ``node``, but for its vector.
+
+    Raises:
+        DocumentError: Its metadata uses the reserved key.
+    """
+    if RESERVED in node.metadata:
+        raise DocumentError(f"Node {node.node_id!r}: metadata {RESERVED!r} is reserved; rename it.")
+    text = node.get_content(metadata_mode=MetadataMode.NONE)
+    fields = node.model_dump(mode="json", exclude={"embedding"})
+    metadata = dict(fields["metadata"])
+    if fields.get("text") == text:
+        del fields["text"]
+    taken = {key: metadata.pop(key) for key in _TAKEN if isinstance(metadata.get(key), str)}
+    for key in _TAKEN:  # of another type, which the store has no place for: kept in the node alone
+        metadata.pop(key, None)
+    own = {
+        "node": json.dumps(fields, ensure_ascii=False),
+        "type": node.class_name(),
+        "ref_doc_id": node.ref_doc_id,
+    }
+    return Document(text=text, id=node.node_id, metadata={**metadata, RESERVED: own}, **taken)
+
+
+def node_of(found: Document | Hit) -> BaseNode:
+    """The node of a stored document; of one that LangChain or f2rag wrote, a plain text node."""
+    metadata = dict(found.metadata)
+    own = metadata.pop(RESERVED, None)
+    metadata |= {key: value for key in _TAKEN if (value := getattr(found, key)) is not None}
+    if not isinstance(own, Mapping) or "node" not in own:
+        return TextNode(id_=found.id or "", text=found.text, metadata=metadata)
+    fields: dict[str, Any] = json.loads(own["node"])
+    untouched = {key: value for key, value in fields["metadata"].items() if key not in _TAKEN or isinstance(value, str)}
+    if untouched != metadata:  # something else changed the metadata since: what everybody sees is what counts
+        fields["metadata"] = metadata
+    kind = _KINDS.get(own.get("type", ""), TextNode)
+    if issubclass(kind, TextNode):
+        fields["text"] = found.text
+    return kind.from_dict(fields)
