@@ -42,7 +42,8 @@ class Document:
             and the text, so that adding the same document twice changes nothing.
         language: BCP 47 tag, e.g. ``"fr"``, if known.
         source: Where the text comes from, e.g. a file path or a URL.
-        metadata: Further JSON-like values to filter on and to show. The keys ``language`` and ``source`` are taken.
+        metadata: Further JSON-like values to filter on and to show. Text under ``language`` and ``source`` is taken: it
+            goes into those fields.
     """
 
     text: str

@@ -199,6 +199,12 @@ class ClientBackend:
             )
         return [Row(_id(record.id), record.payload or {}) for record in records]
 
+    def vectors(self, ids: Sequence[PointId]) -> dict[PointId, list[float]]:
+        """Unnamed vectors by Qdrant id."""
+        with self._home.engine():
+            records = self._client.retrieve(self._collection, list(ids), with_payload=False, with_vectors=True)
+        return {_id(record.id): _unnamed(record.vector) for record in records}
+
     def delete(self, ids: Sequence[PointId]) -> None:
         """Delete by Qdrant id and wait until it is done."""
         with self._home.engine():
@@ -228,6 +234,11 @@ class ClientBackend:
 def _id(identifier: Any) -> PointId:
     """A server over gRPC may give a ``UUID`` where the others give text."""
     return identifier if isinstance(identifier, int) else str(identifier)
+
+
+def _unnamed(vector: Any) -> list[float]:
+    """The unnamed vector, also where there are named ones beside it."""
+    return list(vector[""] if isinstance(vector, dict) else vector)
 
 
 def _lock_of(client: QdrantClient) -> threading.RLock:

@@ -253,6 +253,12 @@ class EdgeBackend:
             records = self._shard.retrieve(list(ids), list(keys) if keys is not None else True, with_vector=False)
         return [Row(_id(record.id), record.payload or {}) for record in records]
 
+    def vectors(self, ids: Sequence[PointId]) -> dict[PointId, list[float]]:
+        """Unnamed vectors by Qdrant id."""
+        with self._engine():
+            records: Any = self._shard.retrieve(list(ids), with_payload=False, with_vector=True)
+        return {_id(record.id): list(record.vector) for record in records}
+
     def delete(self, ids: Sequence[PointId]) -> None:
         """Delete by Qdrant id."""
         require_space(self._path, OPEN_RESERVE)

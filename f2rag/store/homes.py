@@ -116,6 +116,9 @@ class Backend(Protocol):
     def retrieve(self, ids: Sequence[PointId], *, keys: Sequence[str] | None = None) -> list[Row]:
         """Points by Qdrant id, in any order, absent ones left out; only ``keys`` of the payload if given."""
 
+    def vectors(self, ids: Sequence[PointId]) -> dict[PointId, list[float]]:
+        """The unnamed vectors of points by Qdrant id, absent ones left out."""
+
     def delete(self, ids: Sequence[PointId]) -> None:
         """Delete points by Qdrant id."""
 

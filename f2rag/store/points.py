@@ -143,7 +143,7 @@ def _content(document: Document) -> dict[str, Any]:
     named = f"Document {document.id!r}" if document.id is not None else f"Document {str(document.text)[:40]!r}"
     metadata: dict[str, Any] = {}
     for key, value in document.metadata.items():
-        if key in _TAKEN:
+        if key in _TAKEN and (isinstance(value, str) or getattr(document, key) is not None):
             raise DocumentError(f"{named}: metadata {key!r} is taken; give it as Document({key}=...).")
         metadata[_text(key, f"{named}: metadata key")] = _plain(value, f"{named}: metadata {key!r}")
     for key in _TAKEN:
@@ -227,7 +227,7 @@ def _fields(row: Row) -> dict[str, Any]:
 
 
 def _taken(metadata: dict[str, Any], key: str) -> str | None:
-    """Take a string out of the metadata; anything else that a foreign store put there stays."""
+    """Take a string out of the metadata; anything else that lies there stays."""
     return metadata.pop(key) if isinstance(metadata.get(key), str) else None
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
+import numpy as np
+
 from f2rag.errors import CollectionNotFoundError, InputError
 from f2rag.store.agreement import agree, refuse_mismatch
 from f2rag.store.failures import closed
@@ -19,6 +21,7 @@ from f2rag.store.homes import (
     CollectionInfo,
     Home,
     HomeKind,
+    Point,
     PointId,
     Row,
     check_collection_name,
@@ -183,6 +186,7 @@ class QdrantStore:
         points = [make_point(documents[position], rows[position]) for position in last_of_each(documents)]
         for batch in batches(points):
             backend.upsert(batch)
+            self._delete_replaced(batch)
         if points:
             backend.flush()
         return len(points)
@@ -259,6 +263,20 @@ class QdrantStore:
         """
         return [document_of(row) for row in self._stored(ids, keys=None).values()]
 
+    def vectors(self, ids: Sequence[str]) -> dict[str, FloatVector]:
+        """The stored vectors of the documents with these ids, in this order; absent ones are left out.
+
+        Returns:
+            Float32 arrays of shape (dimensions,), of unit length, by id.
+
+        Raises:
+            InputError: ``ids`` is one string instead of several, or holds something else than strings.
+            StoreError: The engine failed, or the store is closed.
+        """
+        points = {key: row.id for key, row in self._stored(ids, keys=["f2rag.id"]).items()}
+        found = self._open_backend().vectors(list(points.values())) if points else {}
+        return {key: np.asarray(found[point], dtype=np.float32) for key, point in points.items() if point in found}
+
     def delete(self, ids: Sequence[str]) -> int:
         """Delete the documents with these ids.
 
@@ -332,6 +350,14 @@ class QdrantStore:
         if self._closed:
             raise closed(f"Collection {self._collection!r} in {self.location}")
         return self._backend
+
+    def _delete_replaced(self, batch: Sequence[Point]) -> None:
+        """In an adopted collection a document may lie under its own id as Qdrant's; the new point replaces it."""
+        foreign = [each for point in batch for each in stored_ids(point.payload["f2rag"]["id"]) if each != point.id]
+        if foreign:
+            rows = self._open_backend().retrieve(foreign, keys=["f2rag.id"])
+            if replaced := [row.id for row in rows if "f2rag" not in row.payload]:
+                self._open_backend().delete(replaced)
 
     def _stored(self, ids: Sequence[str], *, keys: Sequence[str] | None) -> dict[str, Row]:
         """The stored points among ``ids``, by the documents' own ids and in their order."""
