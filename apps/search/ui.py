@@ -28,6 +28,7 @@ STYLE = """<style>
 .f2-place {opacity: 0.75}
 .f2-right {font-weight: 600}
 .f2-score {margin-inline-start: auto; font-variant-numeric: tabular-nums; font-weight: 600}
+@media (max-width: 640px) {.f2-place {order: 1; flex-basis: 100%}}
 [data-testid="stTextInput"] input, [data-testid="stTextArea"] textarea {unicode-bidi: plaintext; text-align: start}
 </style>"""
 
