@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -23,7 +23,7 @@ from f2rag.corpus import UDHR_LANGUAGES, load_udhr
 from f2rag.errors import ContractMismatchError, ModelLoadError
 from f2rag.models import LANGUAGES, resolve
 from f2rag.store import QdrantStore, drop_collection
-from f2rag.vectors import truncate
+from f2rag.vectors import memory_per_million, truncate
 
 if TYPE_CHECKING:
     from f2rag.encoder import F2LLMEncoder
@@ -53,14 +53,18 @@ class Question:
     article: int
     english: str
 
+    def is_answered_by(self, hit: Hit) -> bool:
+        """Whether a hit is that article, in any language."""
+        return bool(hit.metadata["article"] == self.article)
+
 
 QUESTIONS = (
     Question("Can a government take away my nationality?", "en", 15, ""),
-    Question("¿Tengo derecho a vacaciones pagadas?", "es", 24, "Do I have a right to paid holidays?"),
-    Question("结婚需要双方同意吗？", "zh", 16, "Does marriage need the consent of both?"),
-    Question("هل يجوز تعذيب أي إنسان؟", "ar", 5, "May anybody be tortured?"),
-    Question("क्या प्राथमिक शिक्षा निःशुल्क होनी चाहिए?", "hi", 26, "Should elementary education be free?"),
-    Question("Je, naweza kuanzisha chama cha wafanyakazi?", "sw", 23, "Can I found a trade union?"),
+    Question("¿La educación debe ser gratuita?", "es", 26, "Must education be free of charge?"),
+    Question("工人有休息和带薪休假的权利吗？", "zh", 24, "Do workers have a right to rest and paid holidays?"),
+    Question("هل يشترط رضا الزوجين في الزواج؟", "ar", 16, "Does a marriage need the consent of both?"),
+    Question("क्या सरकार मेरी नागरिकता छीन सकती है?", "hi", 15, "Can the government take away my citizenship?"),
+    Question("Je, ninaweza kubadili dini yangu?", "sw", 18, "Can I change my religion?"),
 )
 
 
@@ -101,7 +105,7 @@ def run_demo(
             console.print(f"[dim]{escape(encoder.warm_up())}[/]\n")
             for question in QUESTIONS:
                 ask(question, encoder, large=large, small=small, console=console)
-            _what_next(console, folder=folder, large=large.collection, small=small.collection)
+            _what_next(console, folder=folder, large=large, small=small)
 
 
 def choose_model(given: str | None, *, local_files_only: bool = False, cache_folder: Path | None = None) -> Choice:
@@ -151,7 +155,8 @@ def _ready(choice: Choice, *, given: bool, offline: bool, cache_folder: Path | N
     """An encoder whose files are here; when the download of the real model fails, the stand-in's."""
     from f2rag.encoder import F2LLMEncoder
 
-    encoder = F2LLMEncoder(choice.model, local_files_only=offline, cache_folder=cache_folder)
+    options: dict[str, Any] = {"cache_folder": cache_folder, "on_overflow": "truncate"}
+    encoder = F2LLMEncoder(choice.model, local_files_only=offline, **options)
     try:
         encoder.fetch()
     except ModelLoadError as error:
@@ -159,7 +164,7 @@ def _ready(choice: Choice, *, given: bool, offline: bool, cache_folder: Path | N
             raise
         encoder.close()
         first = str(error).splitlines()[0]
-        return F2LLMEncoder(STAND_IN), Choice(STAND_IN, f"{choice.model} could not be had: {first}")
+        return F2LLMEncoder(STAND_IN, **options), Choice(STAND_IN, f"{choice.model} could not be had: {first}")
     return encoder, choice
 
 
@@ -168,8 +173,9 @@ def _introduce(console: Console, encoder: F2LLMEncoder, choice: Choice) -> None:
         text = (
             "[bold]This is the stand-in, not F2LLM-v2.[/]\n"
             f"It runs because {escape(choice.reason)}.\n"
-            "It is a small model that ships with f2rag to show how everything works without a download.\n"
-            "Its answers are a good deal worse than those of F2LLM-v2; judge nothing by them but the way."
+            "It is a small model that ships with f2rag, to show how everything works without a download.\n"
+            "Its answers are far worse than those of F2LLM-v2, above all at few dimensions. It was trained\n"
+            "on articles 16 to 30 of this Declaration, among other texts; articles 1 to 15 are new to it."
         )
         console.print(Panel(text, border_style="yellow", title="stand-in"))
     else:
@@ -209,10 +215,12 @@ def index_declaration(
             embedded += _index_window(encoder, stores, window)
             bar.update(task, completed=start + len(window))
     seconds = time.perf_counter() - started
-    done = f"embedded and stored in {seconds:.1f} s" if embedded else f"all stored already, checked in {seconds:.1f} s"
     sizes = " and ".join(str(store.dimensions) for store in stores)
+    cut = encoder.truncated_count
     (console or stdout()).print(
-        f"{len(documents):,} articles in {len(languages)} languages {done}; at {sizes} dimensions."
+        f"{len(documents):,} articles in {len(languages)} languages, at {sizes} dimensions: {embedded:,} embedded, "
+        f"{len(documents) - embedded:,} there already, {seconds:.1f} s."
+        + (f"\n[dim]Of {cut} long ones the model read only the beginning.[/]" if cut else "")
     )
     return embedded
 
@@ -249,7 +257,11 @@ def ask(
     )
     console.print(_side_by_side(question, hits, small_hits, large=large, small=small, width=console.width))
     shared = len({hit.id for hit in hits} & {hit.id for hit in small_hits})
-    console.print(f"[dim]overlap@{HITS}: {shared} of {HITS} articles are the same at both sizes[/]\n")
+    right, small_right = (sum(map(question.is_answered_by, found)) for found in (hits, small_hits))
+    console.print(
+        f"[dim]right article: {right} of {HITS} at {large.dimensions}, {small_right} of {HITS} at {small.dimensions} "
+        f"dimensions · overlap@{HITS}: {shared} hits are the same[/]\n"
+    )
     return hits, small_hits
 
 
@@ -269,39 +281,41 @@ def _side_by_side(
     width: int,
 ) -> Table:
     first, second = f"{large.dimensions} dim.", f"{small.dimensions} dim."
-    result = table("", first, "article", "language", "text", second, "article ", "language ", right=("", first, second))
-    room = max(16, width - 68)
+    result = table("", first, "article", "language", "text", second, "article ", "lang", right=("", first, second))
+    room = max(16, width - 59)
     for rank, (hit, other) in enumerate(zip(hits, small_hits, strict=True), start=1):
         result.add_row(
             str(rank),
             f"{hit.score:.3f}",
             _article(hit, question),
-            _language(hit),
+            escape(str(hit.metadata["language_name"])),
             snippet(hit.text, width=room),
             f"{other.score:.3f}",
             _article(other, question),
-            _language(other),
+            other.language,
         )
     return result
 
 
 def _article(hit: Hit, question: Question) -> str:
-    right = hit.metadata["article"] == question.article
-    return f"[green]{hit.metadata['article']} ✓[/]" if right else f"{hit.metadata['article']}"
+    return f"[green]{hit.metadata['article']} ✓[/]" if question.is_answered_by(hit) else f"{hit.metadata['article']}"
 
 
-def _language(hit: Hit) -> str:
-    return escape(str(hit.metadata["language_name"]))
-
-
-def _what_next(console: Console, *, folder: Path, large: str, small: str) -> None:
+def _what_next(console: Console, *, folder: Path, large: QdrantStore, small: QdrantStore) -> None:
     where = "" if str(folder) == "." else f" --location {folder}"
     lines = (
-        (f'f2rag search "Who may vote?"{where} --collection {large}', "ask something yourself"),
-        (f'f2rag search "Who may vote?"{where} --collection {small} --language sw', "64 dimensions, only Swahili"),
+        (f'f2rag search "Who may vote?"{where} --collection {large.collection}', "ask something yourself"),
+        (
+            f'f2rag search "Who may vote?"{where} --collection {small.collection} --language sw',
+            "64 dimensions, only Swahili",
+        ),
         ("f2rag index README.md", "your own files: .txt .md .jsonl .csv, or folders"),
         ("f2rag models", "the sizes of F2LLM-v2, 80M to 14B"),
         ("f2rag doctor --model 0.6B", "whether a model is right on this machine"),
+    )
+    console.print(
+        f"A million vectors take {memory_per_million(large.dimensions) / 1e9:.2f} GB at {large.dimensions} dimensions "
+        f"and {memory_per_million(small.dimensions) / 1e9:.2f} GB at {small.dimensions}.\n"
     )
     console.print("[bold]What to try next[/]")
     for command, what in lines:

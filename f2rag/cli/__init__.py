@@ -6,6 +6,7 @@ Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed wi
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -34,8 +35,11 @@ class F2RagGroup(TyperGroup):
         """
         try:
             with warnings.catch_warnings():
+                warnings.simplefilter("default", UserWarning)
                 warnings.showwarning = show_warning
-                return super().invoke(ctx)
+                result = super().invoke(ctx)
+                sys.stdout.flush()  # a closed pipe is to be noticed here, not while Python shuts down
+                return result
         except F2RagError as error:
             show_error(error, as_json=ctx.meta.get("json", False))
             raise typer.Exit(1) from error
@@ -43,9 +47,9 @@ class F2RagGroup(TyperGroup):
             show_note("Interrupted. What is stored is kept; the same command goes on from there.")
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
-            # The reader of a pipe, such as head, has seen enough. Python would complain again while it shuts
-            # down.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # The reader of a pipe, such as head, has seen enough.
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
 
 
@@ -64,16 +68,21 @@ vectors.register(app)
 documents.register(app)
 
 
+def _print_version(value: bool) -> None:  # noqa: FBT001  # typer calls it by position
+    if value:
+        typer.echo(f"f2rag {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     *,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_print_version)
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say on stderr what happens inside.")] = False,
 ) -> None:
     """Options that stand before the command."""
-    if version:
-        typer.echo(f"f2rag {__version__}")
-        raise typer.Exit
     if verbose:
         import logging
 

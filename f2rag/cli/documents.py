@@ -206,5 +206,10 @@ def demo(
     """Search the Universal Declaration of Human Rights in many languages at once."""
     from f2rag.demo import run_demo
 
-    settings = options.settings_from(offline=offline)
-    run_demo(model=model, location=location, local_files_only=settings.local_files_only)
+    settings = options.settings_from(model=model, offline=offline)
+    run_demo(
+        model=settings.model if "model" in settings.model_fields_set else None,
+        location=location,
+        local_files_only=settings.local_files_only,
+        cache_folder=settings.cache_folder,
+    )

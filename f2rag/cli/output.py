@@ -7,6 +7,7 @@ left-to-right marks, which take no room. Nothing here knows a model or a store.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import unicodedata
@@ -53,9 +54,11 @@ def show_error(error: Exception, *, as_json: bool = False) -> None:
 
 
 def show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    """Print a warning of the library in one line; those for developers are left out."""
-    if not issubclass(category, DeprecationWarning | ResourceWarning):
+    """Print a warning of f2rag in one line; those of other libraries are for ``--verbose``."""
+    if category.__module__.startswith("f2rag."):
         stderr().print(f"[yellow]Note:[/] {escape(str(message))}", soft_wrap=True)
+    else:
+        logging.getLogger("f2rag").info("%s: %s", category.__name__, message)
 
 
 def show_note(message: str) -> None:
