@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 
     from f2rag.contract import EmbeddingContract
     from f2rag.store.homes import Location
-    from f2rag.types import FloatMatrix
+    from f2rag.types import FloatMatrix, FloatVector, Hit
 
 MEMORY = ":memory:"
+_MMR_THRESHOLD = 0.5
+_MMR_PREFETCH_FACTOR = 4
 
 
 class HasContract(Protocol):
@@ -86,7 +88,8 @@ class F2LLMVectorStore(BasePydanticVectorStore):
     _store: QdrantStore = PrivateAttr()
 
     def __init__(self, store: QdrantStore) -> None:
-        super().__init__(location=store.location, collection=store.collection)
+        fields: dict[str, Any] = {"location": store.location, "collection": store.collection}
+        super().__init__(**fields)
         self._store = store
 
     @classmethod
@@ -220,7 +223,9 @@ class F2LLMVectorStore(BasePydanticVectorStore):
         Args:
             query: LlamaIndex's query; its filters, node ids and document ids all hold.
             **kwargs: ``qdrant_filters`` (a ``qdrant_client.models.Filter``, besides the others), ``score_threshold``
-                (the least cosine) and ``exact``; in an index as ``vector_store_kwargs``.
+                (the least cosine) and ``exact``; in an index as ``vector_store_kwargs``. For the mode ``"mmr"`` also
+                ``mmr_threshold`` (1 looks at the query alone, 0 at variety alone; 0.5) and ``mmr_prefetch_k`` (how many
+                candidates to choose from; four times as many as are wanted).
 
         Raises:
             InputError: A mode that this store does not have, an unknown argument, or a filter that Qdrant lacks.
@@ -228,13 +233,18 @@ class F2LLMVectorStore(BasePydanticVectorStore):
             StoreError: The engine failed.
         """
         options = _options(query, kwargs)
-        if query.node_ids == [] or query.doc_ids == []:
-            return VectorStoreQueryResult(nodes=[], similarities=[], ids=[])
         selection = to_qdrant(
-            query.filters, doc_ids=query.doc_ids, node_ids=query.node_ids, further=options.pop("qdrant_filters", None)
+            query.filters,
+            # An index without a record of its nodes asks with an empty list and means every node.
+            doc_ids=query.doc_ids or None,
+            node_ids=query.node_ids or None,
+            further=options.pop("qdrant_filters", None),
         )
         vector = np.asarray(query.query_embedding, dtype=np.float32)
-        hits = self._store.search(vector, limit=query.similarity_top_k, filter=selection, **options)
+        if query.mode == VectorStoreQueryMode.MMR:
+            hits = self._various(vector, query, selection, **options)
+        else:
+            hits = self._store.search(vector, limit=query.similarity_top_k, filter=selection, **options)
         return VectorStoreQueryResult(
             nodes=[node_of(hit) for hit in hits],
             similarities=[hit.score for hit in hits],
@@ -288,6 +298,30 @@ class F2LLMVectorStore(BasePydanticVectorStore):
         anywhere[0] = 1.0
         return list(self._store.search(anywhere, limit=count, filter=selection, exact=True))
 
+    def _various(
+        self,
+        vector: FloatVector,
+        query: VectorStoreQuery,
+        selection: models.Filter | None,
+        *,
+        mmr_threshold: float | None = None,
+        mmr_prefetch_k: int | None = None,
+        **options: Any,
+    ) -> list[Hit]:
+        """Maximal marginal relevance over the nearest nodes."""
+        if mmr_threshold is None:
+            mmr_threshold = _MMR_THRESHOLD if query.mmr_threshold is None else query.mmr_threshold
+        if not 0.0 <= mmr_threshold <= 1.0:
+            raise InputError(f"mmr_threshold={mmr_threshold!r} was given; expected 0 (variety) to 1 (the query alone).")
+        limit = max(mmr_prefetch_k or _MMR_PREFETCH_FACTOR * query.similarity_top_k, query.similarity_top_k)
+        hits = self._store.search(vector, limit=limit, filter=selection, **options)
+        vectors = self._store.vectors([hit.id for hit in hits])
+        hits = [hit for hit in hits if hit.id in vectors]  # one may have been deleted in between
+        if not hits:
+            return []
+        chosen = _marginal(vector, np.stack([vectors[hit.id] for hit in hits]), query.similarity_top_k, mmr_threshold)
+        return [hits[row] for row in chosen]
+
     def _delete_where(self, selection: models.Filter | None) -> None:
         self._store.delete([hit.id for hit in self._matching(selection)])
 
@@ -315,12 +349,29 @@ def _embeddings(nodes: Sequence[BaseNode]) -> FloatMatrix:
 
 def _options(query: VectorStoreQuery, given: dict[str, Any]) -> dict[str, Any]:
     """The search's own arguments, after what cannot be honoured has been refused."""
-    if query.mode != VectorStoreQueryMode.DEFAULT:
-        raise InputError(f"The query mode {query.mode.value!r} was asked for; this store has 'default', dense search.")
+    if query.mode not in (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR):
+        raise InputError(
+            f"The query mode {query.mode.value!r} was asked for; this store has 'default', dense search, and 'mmr'."
+        )
     if query.query_embedding is None:
         raise InputError("The query has no embedding; retrieve through an index that has an embed_model.")
-    known = ("qdrant_filters", "score_threshold", "exact")
+    known = ["qdrant_filters", "score_threshold", "exact"]
+    if query.mode == VectorStoreQueryMode.MMR:
+        known += ["mmr_threshold", "mmr_prefetch_k"]
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise InputError(f"{', '.join(unknown)} is no argument of a query here; it takes {', '.join(known)}.")
     return dict(given)
+
+
+def _marginal(query: FloatVector, vectors: FloatMatrix, limit: int, threshold: float) -> list[int]:
+    """Rows of ``vectors`` that are near the query and far from those chosen before, in the order of choice."""
+    relevance = vectors @ (query / np.linalg.norm(query))
+    overlap = np.zeros(len(vectors), dtype=np.float32)
+    chosen: list[int] = []
+    while len(chosen) < min(limit, len(vectors)):
+        worth = threshold * relevance - (1.0 - threshold) * overlap
+        worth[chosen] = -np.inf
+        chosen.append(int(np.argmax(worth)))
+        overlap = np.max(vectors @ vectors[chosen].T, axis=1)
+    return chosen
