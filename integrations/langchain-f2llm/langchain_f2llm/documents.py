@@ -45,7 +45,7 @@ def to_document(text: str, metadata: Mapping[str, Any] | None, id: str | None, *
     if id is not None and not isinstance(id, str):
         raise DocumentError(f"Id {position} is {type(id).__name__} ({id!r:.60}); expected any string, e.g. str(id).")
     rest = dict(metadata or {})
-    own = {key: rest.pop(key) for key in _OWN_FIELDS if rest.get(key) is not None}
+    own = {key: rest.pop(key) for key in _OWN_FIELDS if isinstance(rest.get(key), str)}
     return Document(text=text, id=_derived_id(text, metadata) if id is None else id, metadata=rest, **own)
 
 
@@ -96,6 +96,16 @@ def from_document(found: Document | Hit) -> LangChainDocument:
         if (value := getattr(found, key)) is not None:
             metadata[key] = value
     return LangChainDocument(id=found.id, page_content=found.text, metadata=metadata)
+
+
+def check_count(value: object, name: str) -> None:
+    """Refuse what is no whole number from 1.
+
+    Raises:
+        InputError: It is none.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{name}={value!r} was given; expected a whole number from 1.")
 
 
 def to_filter(given: Filter | None) -> models.Filter | None:

@@ -169,7 +169,7 @@ class F2LLMEmbeddings(BaseModel, Embeddings):
 
     def contract(self, *, dimensions: int | None = None) -> EmbeddingContract:
         """What makes two document vectors comparable; a collection remembers it."""
-        return self._encoder.contract(dimensions=dimensions or self.dimensions)
+        return self._encoder.contract(dimensions=self.dimensions if dimensions is None else dimensions)
 
     # -- queries ------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
 from f2rag.errors import InputError
 from f2rag.store import QdrantStore
-from langchain_f2llm.documents import columns, from_document, to_documents, to_filter
+from langchain_f2llm.documents import check_count, columns, from_document, to_documents, to_filter
 from langchain_f2llm.embeddings import F2LLMEmbeddings
 from langchain_f2llm.habits import refuse_others
 from langchain_f2llm.writing import WINDOW, awrite, write
@@ -92,7 +92,9 @@ class F2LLMVectorStore(VectorStore):
                 location, collection=collection_name, contract=contract, create=create, adopt=adopt
             )
         else:
-            store.check(embedding.contract(dimensions=dimensions or store.dimensions))
+            # A collection wider than the model is a mismatch, and the model cannot state a contract of that width.
+            width = min(store.dimensions, embedding.encoder.native_dimensions) if dimensions is None else dimensions
+            store.check(embedding.contract(dimensions=width))
         self._store = store
 
     @classmethod
@@ -444,11 +446,16 @@ class F2LLMVectorStore(VectorStore):
     def _diverse(
         self, vector: FloatVector, k: int, fetch_k: int, lambda_mult: float, options: Mapping[str, Any]
     ) -> list[LangChainDocument]:
+        check_count(k, "k")
+        check_count(fetch_k, "fetch_k")
+        if not 0 <= lambda_mult <= 1:
+            raise InputError(f"lambda_mult={lambda_mult!r} was given; expected 0 (variety) to 1 (nearness).")
         hits = self._search(vector, max(k, fetch_k), **options)
         if not hits:
             return []
-        vectors = self._embedding.embed_documents_array([hit.text for hit in hits], dimensions=self._store.dimensions)
-        chosen = maximal_marginal_relevance(vector, list(vectors), lambda_mult=lambda_mult, k=k)
+        stored = self._store.vectors([hit.id for hit in hits])
+        hits = [hit for hit in hits if hit.id in stored]  # another caller may have deleted one meanwhile
+        chosen = maximal_marginal_relevance(vector, [stored[hit.id] for hit in hits], lambda_mult=lambda_mult, k=k)
         return [from_document(hits[position]) for position in chosen]
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from f2rag.errors import InputError
+from langchain_f2llm.documents import check_count
 
 if TYPE_CHECKING:
     from f2rag.store import QdrantStore
@@ -46,8 +46,7 @@ def _missing(
     store: QdrantStore, documents: list[Document], batch_size: int
 ) -> Iterator[tuple[list[Document], list[str]]]:
     """Batches of the documents that are not stored as they are, with their texts; of one id the last wins."""
-    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
-        raise InputError(f"batch_size={batch_size!r} was given; expected a whole number from 1.")
+    check_count(batch_size, "batch_size")
     last = list({document.key: document for document in documents}.values())
     # Asking for the states checks every document, before anything is embedded.
     stored = store.unchanged(last)
