@@ -89,8 +89,10 @@ def test_home_says_what_is_searched_and_by_what(app):
 
 def test_the_stand_in_is_named_as_such(app, modules, monkeypatch):
     app.run()
-    assert "**This is the stand-in, not F2LLM-v2.**" in app.warning[0].value
+    assert "**This is the stand-in, not F2LLM-v2**" in app.warning[0].value
     assert "you named it" in app.warning[0].value
+    ask(app, "slavery")
+    assert "**This is the stand-in, not F2LLM-v2**" in app.warning[0].value
 
 
 def test_a_real_model_has_no_banner(app, monkeypatch):
@@ -336,6 +338,7 @@ def test_nothing_is_reported_to_anybody_and_no_trace_is_shown():
 
     config = tomllib.loads((APP / ".streamlit" / "config.toml").read_text(encoding="utf-8"))
     assert config["browser"]["gatherUsageStats"] is False
+    assert config["browser"]["serverAddress"] == "127.0.0.1"
     assert config["server"]["address"] == "127.0.0.1"
     assert config["client"]["showErrorDetails"] == "none"
 

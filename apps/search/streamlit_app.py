@@ -32,21 +32,23 @@ def page() -> None:
         label_visibility="collapsed",
         max_chars=2000,
     )
+    query = st.session_state.q or ""
+    asked = bool(query.strip())
     st.pills(
         "Examples",
         QUESTIONS,
         key="example",
         format_func=ui.isolate,
         on_change=take_example,
+        wrap=not asked,  # in one row, which scrolls, where the results need the room
         label_visibility="collapsed",
     )
     with st.spinner("Loading the model…", show_time=True):
         model = resources.running_model()
-    banner(model)
+    banner(model, briefly=asked)
     dimensions, languages, instruction = controls(model)
     engine = ready_engine(dimensions)
-    query = st.session_state.q or ""
-    if query.strip():
+    if asked:
         limit = model.settings.limit
         with st.spinner("Searching…"):
             result = engine.search(query, limit=limit, language=languages or None, instruction=instruction)
@@ -62,14 +64,17 @@ def take_example() -> None:
         st.session_state.example = None
 
 
-def banner(model: resources.Model) -> None:
+def banner(model: resources.Model, *, briefly: bool) -> None:
     """Say so where the stand-in runs."""
-    if model.encoder.is_stand_in:
-        st.warning(
-            f"**This is the stand-in, not F2LLM-v2.** It runs because {ui.markdown(model.reason)}. It is a small model "
-            "that ships with f2rag to show how everything works without a download; F2LLM-v2 finds a good deal more.",
-            icon=":material/info:",
+    if not model.encoder.is_stand_in:
+        return
+    text = "**This is the stand-in, not F2LLM-v2**, which finds a good deal more."
+    if not briefly:
+        text += (
+            f" It runs because {ui.markdown(model.reason)}. It is a small model that ships with f2rag to show how "
+            "everything works without a download."
         )
+    st.warning(text, icon=":material/info:")
 
 
 def controls(model: resources.Model) -> tuple[int, list[str], str | None]:
@@ -130,8 +135,10 @@ def instruction_control(default: str) -> str | None:
 def ready_engine(dimensions: int) -> SearchEngine:
     """The engine over the Declaration; a progress bar while it is being indexed."""
     place = st.empty()
-    engines = resources.declaration().engines(place.progress)
-    place.empty()
+    try:
+        engines = resources.declaration().engines(place.progress)
+    finally:
+        place.empty()
     return engines[dimensions]
 
 

@@ -29,6 +29,8 @@ STYLE = """<style>
 .f2-right {font-weight: 600}
 .f2-score {margin-inline-start: auto; font-variant-numeric: tabular-nums; font-weight: 600}
 @media (max-width: 640px) {.f2-place {order: 1; flex-basis: 100%}}
+/* "Press Enter", "28/2000": in a box this low they lie on top of right-to-left text. */
+[data-testid="stTextInput"] [data-testid="InputInstructions"] {display: none}
 [data-testid="stTextInput"] input, [data-testid="stTextArea"] textarea {unicode-bidi: plaintext; text-align: start}
 </style>"""
 
