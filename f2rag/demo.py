@@ -304,9 +304,9 @@ def _article(hit: Hit, question: Question) -> str:
 def _what_next(console: Console, *, folder: Path, large: QdrantStore, small: QdrantStore) -> None:
     where = "" if str(folder) == "." else f" --location {folder}"
     lines = (
-        (f'f2rag search "Who may vote?"{where} --collection {large.collection}', "ask something yourself"),
+        (f'f2rag search "May I change my religion?"{where} --collection {large.collection}', "ask something yourself"),
         (
-            f'f2rag search "Who may vote?"{where} --collection {small.collection} --language sw',
+            f'f2rag search "May I change my religion?"{where} --collection {small.collection} --language sw',
             "64 dimensions, only Swahili",
         ),
         ("f2rag index README.md", "your own files: .txt .md .jsonl .csv, or folders"),

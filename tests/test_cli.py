@@ -219,12 +219,14 @@ def test_long_files_are_chunked_and_a_shorter_version_leaves_nothing_behind(mode
     Path("docs").mkdir()
     file = Path("docs/long.md")
     file.write_text("\n\n".join(f"Paragraph {number} of the text." for number in range(300)), encoding="utf-8")
-    Path("docs/picture.png").touch()
+    for number in range(7):
+        Path(f"docs/picture{number}.png").touch()
     first = run("index", "docs", "--chunk-tokens", "60", "--overlap", "0", "--json", "--language", "en")
     count = json.loads(first.stdout)["added"]
     assert count > 140
     assert "Skipped" in first.stderr
-    assert ".png is not read" in first.stderr
+    assert first.stderr.count(".png is not read") == 5
+    assert "Skipped 2 more." in first.stderr
     hit = json.loads(run("search", "Paragraph 17", "--json", "-n", "1").stdout)["hits"][0]
     assert hit["source"] == "docs/long.md"
     assert hit["language"] == "en"
@@ -401,7 +403,7 @@ def test_the_place_of_a_hit_is_shown(model, here):
     run("index", "long.txt", "--chunk-tokens", "100")
     assert re.search(r"long\.txt · chunk \d", run("search", "one two").stdout)
     Path("short.txt").write_text("one two", encoding="utf-8")
-    run("index", "short.txt", "-c", "other")
+    assert 'Try: f2rag search "…" --collection other' in run("index", "short.txt", "-c", "other").stderr
     assert re.search(r"short\.txt +one two", run("search", "one two", "-c", "other").stdout)
 
 

@@ -224,7 +224,7 @@ def test_the_demo_runs_with_a_real_checkpoint(make_checkpoint, tmp_path, monkeyp
     assert "model: you named it." in text
     assert "60 articles in 2 languages" in text
     assert text.count("right article:") == 6
-    assert f'f2rag search "Who may vote?" --location {tmp_path} --collection udhr-model-40' in text
+    assert f'f2rag search "May I change my religion?" --location {tmp_path} --collection udhr-model-40' in text
     assert [info.name for info in list_collections(tmp_path)] == ["udhr-model-40", "udhr-model-8"]
     with QdrantStore.open(tmp_path, collection="udhr-model-8") as store:
         assert store.count() == 60

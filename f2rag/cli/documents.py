@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from f2rag.cli import options
-from f2rag.cli.output import isolated, print_json, show_note, snippet, stdout, table
+from f2rag.cli.output import isolated, print_json, show_note, snippet, stderr, stdout, table
 
 if TYPE_CHECKING:
     from f2rag.settings import Settings
@@ -87,7 +87,9 @@ def index(
     counts = [f"{value:,.1f}" if name == "seconds" else f"{value:,}" for name, value in facts.items()]
     result.add_row(*counts, rate)
     stdout().print(result)
-    show_note(f'Stored in {settings.location}, collection {settings.collection}. Try: f2rag search "…"')
+    where = "" if location is None else f" --location {location}"
+    where += "" if collection is None else f" --collection {collection}"
+    show_note(f'Stored in {settings.location}, collection {settings.collection}. Try: f2rag search "…"{where}')
 
 
 def search(
@@ -151,6 +153,8 @@ def _search(query: str, *, settings: Settings, languages: list[str] | None) -> S
     ):
         encoder.contract()  # wrong settings are told before a model is loaded
         engine = SearchEngine(encoder, store)
+        with stderr().status("Loading the model …"):
+            encoder.warm_up()  # so that the time shown is the query's own
         return engine.search(query, limit=settings.limit, language=languages)
 
 

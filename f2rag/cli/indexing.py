@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 _SHOWN = 5
 """Skipped files that are named; of more, the number is told."""
 
+_WINDOW = 1024
+"""Chunks per step: enough to fill a GPU with texts of like length."""
+
+_WINDOW_CPU = 64
+"""Chunks per step on a CPU, which takes seconds for so many: progress moves, and little is lost by a kill."""
+
 _PROBE = 64
 """Ids that are looked up at once when a file has become shorter."""
 
@@ -66,7 +72,8 @@ def index_paths(
             progress_bar(stderr()) as bar,
         ):
             task = bar.add_task("Indexing", total=total)
-            report = engine.index(documents, on_progress=lambda count: bar.update(task, completed=count))
+            window = _WINDOW_CPU if encoder.device_plan.device == "cpu" else _WINDOW
+            report = engine.index(documents, window=window, on_progress=lambda count: bar.update(task, completed=count))
             removed = sum(_remove_stale(engine.store, key, chunks) for key, chunks in files.items())
     return report, removed
 
