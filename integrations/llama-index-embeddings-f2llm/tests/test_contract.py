@@ -20,11 +20,11 @@ from llama_index.core.schema import TextNode
 from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index.core.storage.kvstore import SimpleKVStore
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
-
-from f2rag.testing import FakeEncoder, write_checkpoint
 from llama_index.embeddings.f2llm import F2LLMEmbedding
 from llama_index.embeddings.f2llm.cache import CACHE_COLLECTION
 from llama_index.vector_stores.f2llm import F2LLMVectorStore, content_id
+
+from f2rag.testing import FakeEncoder, write_checkpoint
 
 DOCUMENTS = [
     Document(text="Everyone has the right to education.", id_="art-26", metadata={"language": "en", "article": 26}),
@@ -164,7 +164,11 @@ async def test_ingestion_pipeline_with_cache_and_upserts() -> None:
     assert encoder.document_calls == [3]
     changed = Document(text="Everyone has the right to free education.", id_="art-26", metadata={"language": "en"})
     pipeline.run(documents=[changed, *DOCUMENTS[1:]])
-    assert sorted(node.get_content()[:12] for node in store.get_nodes()) == ["Chacun a dro", "Everyone has", "Jeder hat da"]
+    assert sorted(node.get_content()[:12] for node in store.get_nodes()) == [
+        "Chacun a dro",
+        "Everyone has",
+        "Jeder hat da",
+    ]
     assert encoder.document_calls == [3, 1]
 
 

@@ -19,6 +19,7 @@ from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
 from llama_index.core.schema import TextNode
+from llama_index.embeddings.f2llm import F2LLMEmbedding
 from pydantic import ValidationError
 
 from f2rag import F2LLMEncoder
@@ -35,7 +36,6 @@ from f2rag.errors import (
 from f2rag.prompts import DEFAULT_INSTRUCTION, TASKS, format_query
 from f2rag.runtime import loaded_count
 from f2rag.testing import FakeEncoder
-from llama_index.embeddings.f2llm import F2LLMEmbedding
 
 TEXTS = ["Where can I sleep?", "Das Hotel\nist am See.", "  两端有空格  ", "", " ", "ሰላም", "the quick brown fox " * 20]
 LADDER = [8, 16, 32, 40]
@@ -218,7 +218,9 @@ def test_from_encoder(tiny: Path, embedding: F2LLMEmbedding) -> None:
     made = F2LLMEmbedding.from_encoder(encoder, embed_batch_size=3)
     assert (made.dimensions, made.task, made.embed_batch_size) == (16, "sts", 3)
     assert made.get_query_embedding("a") == encoder.embed_query("a").tolist()
-    assert F2LLMEmbedding.from_dict(made.to_dict()).get_text_embedding("a") == encoder.embed_documents(["a"])[0].tolist()
+    assert (
+        F2LLMEmbedding.from_dict(made.to_dict()).get_text_embedding("a") == encoder.embed_documents(["a"])[0].tolist()
+    )
     assert pickle.loads(pickle.dumps(made)).task == "sts"
     made.close()
     assert encoder.embed_query("still open").shape == (16,)

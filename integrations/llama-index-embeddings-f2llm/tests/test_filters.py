@@ -8,10 +8,10 @@ import pytest
 from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
 from llama_index.core.vector_stores.utils import build_metadata_filter_fn
-
-from f2rag.errors import InputError
 from llama_index.embeddings.f2llm import F2LLMEmbedding
 from llama_index.vector_stores.f2llm import F2LLMVectorStore
+
+from f2rag.errors import InputError
 
 METADATA: dict[str, dict[str, Any]] = {
     "one": {"year": 2020, "price": 1.5, "title": "The Red House", "tags": ["a", "b"], "when": "2024-01-31"},
@@ -95,7 +95,14 @@ def test_the_source_document_is_found_under_its_names(store: F2LLMVectorStore, f
     from llama_index.core.schema import NodeRelationship, RelatedNodeInfo
 
     source = {NodeRelationship.SOURCE: RelatedNodeInfo(node_id="book")}
-    store.add(fake([TextNode(text="a", id_="a", relationships=source), TextNode(text="b", id_="b", metadata={"doc_id": "book"})]))
+    store.add(
+        fake(
+            [
+                TextNode(text="a", id_="a", relationships=source),
+                TextNode(text="b", id_="b", metadata={"doc_id": "book"}),
+            ]
+        )
+    )
     assert found(store, ("ref_doc_id", "==", "book")) == {"a"}
     assert found(store, ("doc_id", "==", "book")) == {"a", "b"}
     assert found(store, ("doc_id", "!=", "book")) == set()

@@ -8,6 +8,7 @@ them under one reserved metadata key, which is hidden from LlamaIndex's users ag
 from __future__ import annotations
 
 import json
+import math
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -54,10 +55,13 @@ def document_of(node: BaseNode) -> Document:
     """What is stored of ``node``, but for its vector.
 
     Raises:
-        DocumentError: Its metadata uses the reserved key.
+        DocumentError: Its metadata uses the reserved key, or holds NaN or infinity.
     """
     if RESERVED in node.metadata:
         raise DocumentError(f"Node {node.node_id!r}: metadata {RESERVED!r} is reserved; rename it.")
+    for key, value in node.metadata.items():
+        if not _finite(value):  # pydantic would write null without a word
+            raise DocumentError(f"Node {node.node_id!r}: metadata {key!r} is or holds NaN or infinity, not in JSON.")
     text = node.get_content(metadata_mode=MetadataMode.NONE)
     fields = node.model_dump(mode="json", exclude={"embedding"})
     metadata = dict(fields["metadata"])
@@ -89,3 +93,11 @@ def node_of(found: Document | Hit) -> BaseNode:
     if issubclass(kind, TextNode):
         fields["text"] = found.text
     return kind.from_dict(fields)
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, Mapping):
+        return all(_finite(inner) for inner in value.values())
+    return not isinstance(value, (list, tuple)) or all(_finite(inner) for inner in value)
