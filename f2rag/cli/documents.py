@@ -80,16 +80,20 @@ def index(
     facts = {**dataclasses.asdict(report), "removed": removed}
     if json:
         print_json({**facts, "collection": settings.collection, "location": settings.location})
-        return
+    else:
+        _show_report(facts)
+        where = "" if location is None else f" --location {location}"
+        where += "" if collection is None else f" --collection {collection}"
+        show_note(f'Stored in {settings.location}, collection {settings.collection}. Try: f2rag search "…"{where}')
+
+
+def _show_report(facts: dict[str, Any]) -> None:
     result = table(*facts, "per second", right=(*facts, "per second"))
-    embedded = report.added + report.updated
-    rate = f"{embedded / report.seconds:,.0f}" if embedded and report.seconds else ""
+    embedded = facts["added"] + facts["updated"]
+    rate = f"{embedded / facts['seconds']:,.0f}" if embedded and facts["seconds"] else ""
     counts = [f"{value:,.1f}" if name == "seconds" else f"{value:,}" for name, value in facts.items()]
     result.add_row(*counts, rate)
     stdout().print(result)
-    where = "" if location is None else f" --location {location}"
-    where += "" if collection is None else f" --collection {collection}"
-    show_note(f'Stored in {settings.location}, collection {settings.collection}. Try: f2rag search "…"{where}')
 
 
 def search(
