@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from f2rag import Document, QdrantStore
+from f2rag.demo import Choice
 from f2rag.errors import ModelNotFoundError
 from f2rag.testing import FakeEncoder
 
@@ -87,7 +88,7 @@ def test_home_says_what_is_searched_and_by_what(app):
     assert not cards_of(app)
 
 
-def test_the_stand_in_is_named_as_such(app, modules, monkeypatch):
+def test_the_stand_in_is_named_as_such(app):
     app.run()
     assert "**This is the stand-in, not F2LLM-v2**" in app.warning[0].value
     assert "you named it" in app.warning[0].value
@@ -163,15 +164,6 @@ def test_an_example_is_asked_and_its_answer_marked(app):
     marked = [card for card in cards_of(app) if "✓ the answer" in card]
     assert len(marked) == 2
     assert all("article 4" in card for card in marked)
-
-
-def test_there_are_examples_in_ten_scripts(modules):
-    from examples import EXAMPLES
-
-    from f2rag.corpus import UDHR_LANGUAGES
-
-    assert len({UDHR_LANGUAGES[example.language].script for example in EXAMPLES}) >= 10
-    assert len({example.text for example in EXAMPLES}) == len(EXAMPLES)
 
 
 def test_the_instruction_can_be_changed_and_switched_off(app):
@@ -287,17 +279,10 @@ def test_without_the_real_model_the_stand_in_runs_and_says_why(app, modules, mon
         raise ModelNotFoundError("the download *broke*.\nTry again.")
 
     monkeypatch.setattr(modules, "F2LLMEncoder", make)
-    monkeypatch.setattr(modules, "choose_model", lambda given, **options: modules_choice("80M", given))
+    monkeypatch.setattr(modules, "choose_model", lambda given, **options: Choice("80M", "the model hub answers"))
     app.run()
     assert asked == ["80M", "stand-in"]
     assert "80M could not be had: the download *broke*." in plain(app.warning[0].value)
-
-
-def modules_choice(model, given):
-    from f2rag.demo import Choice
-
-    assert given is None
-    return Choice(model, "the model hub answers")
 
 
 def test_a_model_that_was_named_is_not_replaced(app, modules, monkeypatch):
@@ -309,38 +294,6 @@ def test_a_model_that_was_named_is_not_replaced(app, modules, monkeypatch):
     app.run()
     assert "There is no such model." in plain(app.error[0].value)
     assert not app.warning
-
-
-def test_markdown_shows_exactly_the_text(modules):
-    import ui
-
-    assert ui.markdown("a *b* [c](d) <e> $f$ :red[g]\nh") == (r"a \*b\* \[c\]\(d\) \<e\> \$f\$ \:red\[g\]" + "  \nh")
-    assert plain(ui.markdown("`x`_y_~z~|#1.")) == "`x`_y_~z~|#1."
-
-
-def test_the_app_imports_neither_torch_nor_the_database():
-    for file in APP.glob("*.py"):
-        assert not re.search(r"^\s*(from|import) (torch|qdrant)", file.read_text(encoding="utf-8"), re.MULTILINE), file
-
-
-def test_html_is_made_in_one_file_only():
-    for file in APP.glob("*.py"):
-        if file.name != "ui.py":
-            text = file.read_text(encoding="utf-8")
-            assert "unsafe_allow" not in text
-            assert not re.search(r"</?(div|span|p|style|b|a)\b", text), file
-            for call in re.findall(r"st\.html\(\s*(\w+)", text):
-                assert call == "ui"
-
-
-def test_nothing_is_reported_to_anybody_and_no_trace_is_shown():
-    import tomllib
-
-    config = tomllib.loads((APP / ".streamlit" / "config.toml").read_text(encoding="utf-8"))
-    assert config["browser"]["gatherUsageStats"] is False
-    assert config["browser"]["serverAddress"] == "127.0.0.1"
-    assert config["server"]["address"] == "127.0.0.1"
-    assert config["client"]["showErrorDetails"] == "none"
 
 
 def plain(markdown):
