@@ -76,14 +76,13 @@ def index(
         collection=collection,
     )
     reading = ReadOptions(text_column=text_column, language=settings.language, delimiter=delimiter)
-    report, removed = index_paths(paths, settings=settings, reading=reading, root=root)
-    facts = {**dataclasses.asdict(report), "removed": removed}
+    facts = index_paths(paths, settings=settings, reading=reading, root=root)
     if json:
         print_json({**facts, "collection": settings.collection, "location": settings.location})
     else:
         _show_report(facts)
-        where = "" if location is None else f" --location {location}"
-        where += "" if collection is None else f" --collection {collection}"
+        chosen = {"--location": location, "--collection": collection}
+        where = "".join(f" {option} {value}" for option, value in chosen.items() if value is not None)
         show_note(f'Stored in {settings.location}, collection {settings.collection}. Try: f2rag search "…"{where}')
 
 

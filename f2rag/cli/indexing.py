@@ -8,9 +8,10 @@ to the engine.
 from __future__ import annotations
 
 import collections
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from f2rag.chunking import Chunker
 from f2rag.cli.options import make_encoder
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from f2rag.contract import EmbeddingContract
     from f2rag.settings import Settings
     from f2rag.store import QdrantStore
-    from f2rag.types import IndexReport
 
 _SHOWN = 5
 """Skipped files that are named; of more, the number is told."""
@@ -41,11 +41,11 @@ _PROBE = 64
 
 def index_paths(
     paths: Sequence[Path], *, settings: Settings, reading: ReadOptions, root: Path | None
-) -> tuple[IndexReport, int]:
+) -> dict[str, Any]:
     """Read, split, embed and store files, with progress on stderr.
 
     Returns:
-        What the engine did, and how many chunks were removed because their file has become shorter.
+        The fields of the engine's ``IndexReport``, and ``removed``: chunks of files that have become shorter.
 
     Raises:
         DocumentError: A file or row that cannot be read, or nothing to read at all.
@@ -75,7 +75,7 @@ def index_paths(
             window = _WINDOW_CPU if encoder.device_plan.device == "cpu" else _WINDOW
             report = engine.index(documents, window=window, on_progress=lambda count: bar.update(task, completed=count))
             removed = sum(_remove_stale(engine.store, key, chunks) for key, chunks in files.items())
-    return report, removed
+    return {**dataclasses.asdict(report), "removed": removed}
 
 
 def as_filled(settings: Settings, contract: EmbeddingContract) -> Settings:
