@@ -1,4 +1,4 @@
-"""Where a checkpoint's files lie, what its config says, and whether they can be trusted.
+"""What the files of a checkpoint say, and whether they can be trusted.
 
 Reads configs and safetensors headers only; no weight is read here and torch is not imported. Repairs, in memory and
 never on disk, the two mistakes that are known in published F2LLM-v2 files: 28 ``layer_types`` in pruned models of 8, 9
@@ -8,7 +8,6 @@ or 16 layers, and a wrong width in ``1_Pooling``.
 from __future__ import annotations
 
 import dataclasses
-import errno
 import hashlib
 import json
 import re
@@ -17,17 +16,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from f2rag.errors import CorruptCheckpointError, InstructionError, ModelLoadError, ModelNotFoundError
+from f2rag.errors import CorruptCheckpointError, InstructionError, ModelNotFoundError
 from f2rag.models import STAND_IN_FOLDER, ResolvedModel
 
-CONFIG_PATTERNS = ("*.json", "1_Pooling/*.json", "2_Normalize/*.json")
-"""Small files: configs and the tokenizer; enough to know dimensions and to count tokens."""
-
-WEIGHT_PATTERNS = (*CONFIG_PATTERNS, "model*.safetensors")
-"""All that is needed to embed; the repositories hold hundreds of gigabytes more on other branches."""
-
-_HUB_TIMEOUT = 10.0
-"""Seconds to wait for the hub's first answer."""
+_ROPE_THETA = 1_000_000.0
+"""Base of the rotary frequencies of all published checkpoints."""
 
 _REQUIRED = (
     "hidden_size",
@@ -68,6 +61,11 @@ class Checkpoint:
         return int(self.config["hidden_size"])
 
     @property
+    def is_local(self) -> bool:
+        """Whether this is a folder of the user's, which may change, and no download or part of f2rag."""
+        return self.model_id.startswith("local:")
+
+    @property
     def rope_theta(self) -> float:
         """The base of the rotary frequencies, wherever this version of the config format keeps it."""
         return float(self.config["rope_theta"])
@@ -76,44 +74,6 @@ class Checkpoint:
     def maximum_length(self) -> int:
         """Positions that the architecture allows."""
         return int(self.config.get("max_position_embeddings", 40960))
-
-
-def locate(
-    model: ResolvedModel,
-    *,
-    revision: str | None = None,
-    cache_folder: str | Path | None = None,
-    local_files_only: bool = False,
-    weights: bool = True,
-) -> Path:
-    """Find the model's folder, downloading the needed files of one pinned revision if that is allowed.
-
-    Args:
-        model: What the model name resolved to.
-        revision: Commit, tag or branch instead of the pinned one.
-        cache_folder: Instead of the Hugging Face cache.
-        local_files_only: Never ask the hub.
-        weights: ``False`` fetches configs and tokenizer only.
-
-    Raises:
-        ModelNotFoundError: Not in the folder, not in the cache and not to be had from the hub.
-        ModelLoadError: The download failed for another reason, for example no disk space.
-    """
-    if model.folder is not None:
-        if not (model.folder / "config.json").is_file():
-            message = (
-                f"{str(model.folder)!r} was given as a model folder; it has no config.json. "
-                "Give the folder that holds config.json, tokenizer.json and model.safetensors."
-            )
-            raise ModelNotFoundError(message)
-        return model.folder
-    return _download(
-        model.repo,
-        revision=revision or model.revision,
-        cache_folder=cache_folder,
-        local_files_only=local_files_only,
-        weights=weights,
-    )
 
 
 def read_checkpoint(model: ResolvedModel, folder: Path, *, revision: str | None = None) -> Checkpoint:
@@ -126,7 +86,9 @@ def read_checkpoint(model: ResolvedModel, folder: Path, *, revision: str | None 
     config, repairs = repair_config(raw, folder=folder)
     repairs += _pooling_overrides(folder, hidden_size=int(config["hidden_size"]))
     if model.folder is None:
-        model_id, known = model.repo, revision or model.revision or folder.name
+        # A branch or tag may move: the snapshot's folder is named by the commit that is really here.
+        given = revision or model.revision
+        model_id, known = model.repo, str(given) if is_commit(given) else folder.name
     else:
         model_id = model.name if folder == STAND_IN_FOLDER else f"local:{folder.name}"
         known = fingerprint(folder)
@@ -163,31 +125,45 @@ def repair_config(raw: Mapping[str, Any], *, folder: Path) -> tuple[dict[str, An
             "The file is damaged or not a Qwen3 config; download the checkpoint again."
         )
         raise CorruptCheckpointError(message)
+    _refuse_foreign_features(config, folder=folder)
     repairs = _repair_layer_types(config, folder=folder)
-    rope = config.get("rope_parameters") or {}
-    # transformers 5 writes rope_parameters, version 4 reads rope_theta: with only one of them the other version would
-    # silently take its own default base.
-    config["rope_theta"] = config.get("rope_theta") or rope.get("rope_theta") or 1_000_000.0
+    repairs += _repair_rotary_base(config, folder=folder)
     return config, repairs
 
 
-def default_instruction(folder: Path) -> str | None:
-    """The instruction in a folder's own query prompt; ``""`` for an empty prompt, ``None`` if none is stored.
+@dataclasses.dataclass(frozen=True, slots=True)
+class StoredPrompts:
+    """The instructions in a folder's own prompts; ``""`` for an empty prompt, ``None`` where none is stored."""
+
+    query: str | None
+    document: str | None
+
+
+def stored_prompts(folder: Path) -> StoredPrompts:
+    """Read the instructions out of ``config_sentence_transformers.json``.
 
     Raises:
-        InstructionError: The prompt is not F2LLM-v2's template, so that f2rag cannot tell what to put before a query.
+        InstructionError: A prompt is not F2LLM-v2's template, so that f2rag cannot tell what to put before a text.
+        CorruptCheckpointError: The file is damaged.
     """
     path = folder / "config_sentence_transformers.json"
-    if not path.is_file():
-        return None
-    prompt = (_read_json(path).get("prompts") or {}).get("query")
-    if not prompt:
-        return prompt if prompt is None else ""
-    match = _TEMPLATE.fullmatch(prompt)
+    prompts = (_read_json(path).get("prompts") or {}) if path.is_file() else {}
+    if not isinstance(prompts, dict):
+        message = f"'prompts' in {str(path)!r} is no JSON object. Download the file again."
+        raise CorruptCheckpointError(message)
+    return StoredPrompts(
+        *(_instruction_of(prompts.get(role), role=role, folder=folder) for role in ("query", "document"))
+    )
+
+
+def _instruction_of(prompt: Any, *, role: str, folder: Path) -> str | None:
+    if prompt is None or prompt == "":
+        return None if prompt is None else ""
+    match = _TEMPLATE.fullmatch(prompt) if isinstance(prompt, str) else None
     if match is None:
         message = (
-            f"{str(folder)!r} stores the query prompt {prompt!r}; expected the form 'Instruct: ...\\nQuery: '. "
-            "Pass instruction=... (the sentence only, or '' for none) to decide it yourself."
+            f"{str(folder)!r} stores the {role} prompt {prompt!r}; expected the form 'Instruct: ...\\nQuery: '. "
+            "Pass instruction=... (the sentence only, or '' for none) or task=... to decide it yourself."
         )
         raise InstructionError(message)
     return match["instruction"]
@@ -197,7 +173,8 @@ def stored_max_length(folder: Path) -> int | None:
     """``max_seq_length`` of ``sentence_bert_config.json``, if the folder has one."""
     path = folder / "sentence_bert_config.json"
     value = _read_json(path).get("max_seq_length") if path.is_file() else None
-    return value if isinstance(value, int) else None
+    usable = isinstance(value, int) and not isinstance(value, bool) and value >= 2
+    return value if usable else None
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -230,27 +207,38 @@ def weight_files(folder: Path) -> list[Path]:
 def fingerprint(folder: Path) -> str:
     """Digest of a local checkpoint's content, the same wherever the folder lies.
 
-    Covers the config, the tokenizer, and of each weight file the size, the header (all names, shapes and offsets) and
-    64 KiB at sixteen places; so a 28 GB model is recognised in milliseconds, and any training step changes it.
+    Covers the config, the tokenizer, and of each weight file the size, the header and the first and last 64 bytes of
+    every tensor; so a 28 GB model is recognised in milliseconds, and any training step, which moves all tensors,
+    changes it.
     """
     digest = hashlib.sha256()
     for name in ("config.json", "tokenizer.json"):
         path = folder / name
         digest.update(path.read_bytes() if path.is_file() else b"\0")
     for file in sorted(folder.glob("model*.safetensors")):
+        digest.update(f"{file.name}:{file.stat().st_size}".encode())
         for block in _samples(file):
             digest.update(block)
     return f"sha256:{digest.hexdigest()[:40]}"
 
 
+def weights_state(folder: Path) -> tuple[tuple[str, int, int, int], ...]:
+    """Name, inode, size and time of each weight file: differs after any of them was written again."""
+    states = [(file.name, file.stat()) for file in sorted(folder.glob("model*.safetensors"))]
+    return tuple((name, state.st_ino, state.st_size, state.st_mtime_ns) for name, state in states)
+
+
 def _samples(file: Path) -> Iterator[bytes]:
-    size = file.stat().st_size
-    yield f"{file.name}:{size}".encode()
+    header, start = _read_header(file)
+    yield json.dumps(header, sort_keys=True).encode()
     with file.open("rb") as stream:
-        yield stream.read(1 << 20)
-        for part in range(16):
-            stream.seek(size * part // 16)
-            yield stream.read(1 << 16)
+        for name, entry in header.items():
+            if name == "__metadata__":
+                continue
+            begin, end = entry["data_offsets"]
+            for position in (begin, max(begin, end - 64)):
+                stream.seek(start + position)
+                yield stream.read(min(64, end - begin))
 
 
 def _repair_layer_types(config: dict[str, Any], *, folder: Path) -> list[str]:
@@ -272,6 +260,34 @@ def _repair_layer_types(config: dict[str, Any], *, folder: Path) -> list[str]:
     return repairs
 
 
+def _repair_rotary_base(config: dict[str, Any], *, folder: Path) -> list[str]:
+    """Put the rotary base where every version of transformers finds it.
+
+    Version 5 writes ``rope_parameters``, version 4 reads ``rope_theta``: with only one of them the other version would
+    silently take its own default base.
+    """
+    rope = {**(config.pop("rope_scaling", None) or {}), **(config.pop("rope_parameters", None) or {})}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind != "default" or not set(rope) <= {"rope_type", "type", "rope_theta"}:
+        message = (
+            f"config.json in {str(folder)!r} has rotary scaling ({rope}); F2LLM-v2 has none, and versions of "
+            "transformers differ in how they read it. Remove it, or use the published config."
+        )
+        raise CorruptCheckpointError(message)
+    theta = config.get("rope_theta") or rope.get("rope_theta")
+    config["rope_theta"] = float(theta or _ROPE_THETA)
+    return [] if theta else [f"no rotary base was stored; F2LLM-v2's {_ROPE_THETA:,.0f} is used"]
+
+
+def _refuse_foreign_features(config: Mapping[str, Any], *, folder: Path) -> None:
+    if config.get("quantization_config") is not None:
+        message = (
+            f"{str(folder)!r} holds quantised weights (quantization_config in config.json); f2rag runs float32, "
+            "bfloat16 and float16. Use the unquantised checkpoint."
+        )
+        raise CorruptCheckpointError(message)
+
+
 def _pooling_overrides(folder: Path, *, hidden_size: int) -> list[str]:
     path = folder / "1_Pooling" / "config.json"
     if not path.is_file():
@@ -289,29 +305,39 @@ def _pooling_overrides(folder: Path, *, hidden_size: int) -> list[str]:
 
 
 def _check_whole(file: Path) -> None:
+    header, start = _read_header(file)
+    end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+    size = file.stat().st_size
+    if size != start + end:
+        message = (
+            f"{file.name} in {str(file.parent)!r} has {size} bytes; its header promises {start + end}. "
+            "The download was cut short: delete the file and download it again."
+        )
+        raise CorruptCheckpointError(message)
+
+
+def _read_header(file: Path) -> tuple[dict[str, Any], int]:
+    """The header of a safetensors file and where the tensors begin.
+
+    Source: the format's description, https://github.com/huggingface/safetensors#format.
+    """
     size = file.stat().st_size
     with file.open("rb") as stream:
         start = stream.read(8)
         if start == b"version ":
-            message = (
-                f"{file.name} in {str(file.parent)!r} is a git-lfs pointer, not weights. Run 'git lfs pull' there."
-            )
+            message = f"{file.name} in {str(file.parent)!r} is a git-lfs pointer. Run 'git lfs pull' there."
             raise CorruptCheckpointError(message)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
-        header = stream.read(length) if length < size else b""
+        content = stream.read(length) if length < size else b""
     try:
-        entries = json.loads(header)
-        end = max((entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"), default=0)
-    except (ValueError, TypeError, KeyError) as error:
+        header = json.loads(content)
+        complete = all("data_offsets" in entry for name, entry in header.items() if name != "__metadata__")
+    except (ValueError, TypeError, AttributeError):
+        complete = False
+    if not complete:
         message = f"{file.name} in {str(file.parent)!r} ({size} bytes) has no readable header. Download it again."
-        raise CorruptCheckpointError(message) from error
-    expected = 8 + length + end
-    if size != expected:
-        message = (
-            f"{file.name} in {str(file.parent)!r} has {size} bytes; its header promises {expected}. "
-            "The download was cut short: delete the file and download it again."
-        )
         raise CorruptCheckpointError(message)
+    return header, 8 + length
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -326,75 +352,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _download(
-    repo: str,
-    *,
-    revision: str | None,
-    cache_folder: str | Path | None,
-    local_files_only: bool,
-    weights: bool,
-) -> Path:
-    from huggingface_hub import errors as hub
-
-    wanted = f"{repo} at revision {revision or 'main'}"
-    cached = _cached(repo, revision=revision, cache_folder=cache_folder, weights=weights)
-    # A commit never changes: once it is here, nothing is asked of the hub again.
-    if cached is not None and (local_files_only or _is_commit(revision)):
-        return cached
-    try:
-        return _fetch(repo, revision, cache_folder, local_files_only=local_files_only, weights=weights)
-    except (hub.RepositoryNotFoundError, hub.RevisionNotFoundError) as error:
-        message = f"{wanted} does not exist on the hub, or needs a login. Check the name with 'f2rag models'."
-        raise ModelNotFoundError(message) from error
-    except Exception as error:  # the hub's client lets errors of several HTTP libraries through, by version
-        if cached is not None:
-            return cached
-        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            message = f"The disk is full: {wanted} could not be stored. Free space, or give another cache_folder."
-            raise ModelLoadError(message) from error
-        asked = "not asked (local_files_only)" if local_files_only else f"not reachable ({type(error).__name__})"
-        message = (
-            f"{wanted} is not in the local cache, and the hub was {asked}. Download it once with 'hf download {repo}' "
-            "where there is a connection, give a local folder, or use model='stand-in'."
-        )
-        raise ModelNotFoundError(message) from error
-
-
-def _fetch(
-    repo: str, revision: str | None, cache_folder: str | Path | None, *, local_files_only: bool, weights: bool
-) -> Path:
-    from huggingface_hub import HfApi, snapshot_download
-
-    if not local_files_only:
-        # One question with a short limit: without a connection the download itself retries for half a minute.
-        HfApi().repo_info(repo, revision=revision, timeout=_HUB_TIMEOUT)
-    folder = snapshot_download(
-        repo,
-        revision=revision,
-        cache_dir=cache_folder,
-        local_files_only=local_files_only,
-        allow_patterns=list(WEIGHT_PATTERNS if weights else CONFIG_PATTERNS),
-    )
-    return Path(folder)
-
-
-def _cached(repo: str, *, revision: str | None, cache_folder: str | Path | None, weights: bool) -> Path | None:
-    """The folder in the local cache, if it holds all that is needed."""
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(repo, "config.json", cache_dir=cache_folder, revision=revision)
-    if not isinstance(found, str):
-        return None
-    folder = Path(found).parent
-    if not (folder / "tokenizer.json").is_file():
-        return None
-    if weights:
-        try:
-            weight_files(folder)
-        except ModelLoadError:
-            return None
-    return folder
-
-
-def _is_commit(revision: str | None) -> bool:
+def is_commit(revision: str | None) -> bool:
+    """Whether a revision is a full commit id, which can never move."""
     return revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision) is not None

@@ -12,7 +12,6 @@ import functools
 import os
 import threading
 import warnings
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -24,7 +23,8 @@ from f2rag.batching import deduplicate, windows
 from f2rag.checkpoint import Checkpoint
 from f2rag.contract import EmbeddingContract
 from f2rag.device import DevicePlan, check_dtype_name, plan_device
-from f2rag.errors import EncoderClosedError, InputError, OverlongTextError
+from f2rag.download import locate
+from f2rag.errors import EncoderClosedError, InputError, OverlongTextError, TextTypeError
 from f2rag.models import mrl_ladder, resolve
 from f2rag.options import (
     EncoderOptions,
@@ -32,10 +32,11 @@ from f2rag.options import (
     check_takes_instruction,
     check_text,
     check_texts,
+    check_whole_number,
     choose_instructions,
 )
 from f2rag.prompts import DEFAULT_INSTRUCTION, format_query
-from f2rag.runtime import ModelRuntime, RuntimeKey, lease, release
+from f2rag.runtime import Lease, ModelRuntime, RuntimeKey, lease
 from f2rag.tokenizer import F2LLMTokenizer
 from f2rag.types import FloatMatrix, FloatVector, Overflow
 from f2rag.vectors import check_dimensions
@@ -59,8 +60,9 @@ class TruncationWarning(UserWarning):
 class F2LLMEncoder:
     """An F2LLM-v2 model as an embedder, right with no argument given.
 
-    Construction reads no file and touches no device; the model is loaded with the first text, once per (model,
-    revision, device, dtype) in a process however many encoders use it. All methods may be called from many threads.
+    Construction imports no torch, touches no device, and for the published models reads no file. The model is loaded
+    with the first text, once per (model, revision, device, dtype) in a process however many encoders use it. All
+    methods may be called from many threads.
 
     Args:
         model: ``"80M"``, ``"F2LLM-v2-0.6B"``, a repository id, a folder, or ``"stand-in"``.
@@ -126,15 +128,16 @@ class F2LLMEncoder:
         self._options = options
         self._model = resolve(options.model)
         self._query_instruction, self._document_instruction = choose_instructions(options, self._model)
-        check_options(options)
+        check_options(options, self._model)
         if self._model.spec is not None and self._model.folder is None:
             self._checked_dimensions(None)
         # Loading may take a minute: what the event loop's thread touches must not wait behind it.
         self._loading = threading.RLock()
         self._state = threading.Lock()
+        self._process = os.getpid()
         self._truncated_count = 0
         self._closed = False
-        self._lease: _Lease | None = None
+        self._lease: Lease | None = None
         self._checkpoint: Checkpoint | None = None
         self._tokenizer: F2LLMTokenizer | None = None
         self._callers: concurrent.futures.ThreadPoolExecutor | None = None
@@ -166,14 +169,16 @@ class F2LLMEncoder:
     @property
     def instruction(self) -> str:
         """What queries get when a call names nothing; ``""`` means bare queries."""
-        if self._query_instruction is not None:
-            return self._query_instruction
-        stored = checkpoints.default_instruction(self._configuration().folder)
-        return DEFAULT_INSTRUCTION if stored is None else stored
+        if self._query_instruction is None:
+            stored = checkpoints.stored_prompts(self._configuration().folder).query
+            self._query_instruction = DEFAULT_INSTRUCTION if stored is None else stored
+        return self._query_instruction
 
     @property
     def document_instruction(self) -> str:
-        """What documents get: ``""`` for retrieval, the task's instruction for symmetric tasks."""
+        """What documents get: ``""`` for retrieval, the instruction for symmetric tasks, or what the folder says."""
+        if self._document_instruction is None:
+            self._document_instruction = checkpoints.stored_prompts(self._configuration().folder).document or ""
         return self._document_instruction
 
     @property
@@ -211,13 +216,14 @@ class F2LLMEncoder:
             dimensions: Of the vectors in question; ``None`` takes this encoder's.
         """
         model = self._model
-        if model.folder is None and model.spec is not None and (self._options.revision or model.revision):
-            model_id, revision = model.repo, cast(str, self._options.revision or model.revision)
+        revision = self._options.revision or model.revision
+        if model.folder is None and model.spec is not None and checkpoints.is_commit(revision):
+            model_id = model.repo
         else:
             model_id, revision = self._configuration().model_id, self._configuration().revision
         return EmbeddingContract(
             model=model_id,
-            revision=revision,
+            revision=cast(str, revision),
             native_dimensions=self.native_dimensions,
             dimensions=self._checked_dimensions(dimensions),
             document_instruction=self.document_instruction,
@@ -277,14 +283,17 @@ class F2LLMEncoder:
             dimensions: Output size.
             window: Texts that are sorted and embedded together.
 
-        Yields:
-            float32 (up to ``window``, dimensions), in the order given.
+        Returns:
+            An iterator of float32 arrays (up to ``window``, dimensions), in the order given.
+
+        Raises:
+            TextTypeError: ``texts`` is one string, or no stream; while iterating: an item is no string.
         """
-        if window < 1:
-            message = f"window={window} was given; expected at least 1."
-            raise InputError(message)
-        for part in windows(texts, size=window):
-            yield self.embed_documents(part, dimensions=dimensions)
+        size = check_whole_number(window, name="window", least=1)
+        if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
+            message = f"iter_documents takes a stream of strings; {type(texts).__name__} was given."
+            raise TextTypeError(message)
+        return self._stream(texts, dimensions=dimensions, window=size)
 
     async def aembed_query(
         self, text: str, *, dimensions: int | None = None, instruction: str | None = None
@@ -298,13 +307,15 @@ class F2LLMEncoder:
         self, texts: Sequence[str], *, dimensions: int | None = None, instruction: str | None = None
     ) -> FloatMatrix:
         """``embed_queries`` without blocking the event loop."""
+        check_texts(texts, method="embed_queries")
         return await self._in_thread(
-            functools.partial(self.embed_queries, texts, dimensions=dimensions, instruction=instruction)
+            functools.partial(self.embed_queries, list(texts), dimensions=dimensions, instruction=instruction)
         )
 
     async def aembed_documents(self, texts: Sequence[str], *, dimensions: int | None = None) -> FloatMatrix:
         """``embed_documents`` without blocking the event loop."""
-        return await self._in_thread(functools.partial(self.embed_documents, texts, dimensions=dimensions))
+        check_texts(texts, method="embed_documents")
+        return await self._in_thread(functools.partial(self.embed_documents, list(texts), dimensions=dimensions))
 
     def similarity(self, queries: FloatMatrix | FloatVector, documents: FloatMatrix | FloatVector) -> FloatMatrix:
         """Cosine similarities of unit vectors.
@@ -328,6 +339,7 @@ class F2LLMEncoder:
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text as a document, EOS included; loads the tokenizer but not the weights."""
+        check_text(text, method="count_tokens")
         return self._tokens().count(text)
 
     def tokenizer_file(self) -> Path:
@@ -364,7 +376,8 @@ class F2LLMEncoder:
             self._closed = True
             callers, self._callers = self._callers, None
         if callers is not None:
-            callers.shutdown(wait=False, cancel_futures=True)
+            # What waits is not cancelled: it then meets the closed encoder and says so.
+            callers.shutdown(wait=False)
         with self._loading:
             if self._lease is not None:
                 self._lease.end()
@@ -388,23 +401,34 @@ class F2LLMEncoder:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _embed(self, texts: Sequence[str], *, prompt: str, dimensions: int | None, method: str) -> FloatMatrix:
-        check_texts(texts, method=method)
+    def _embed(
+        self, texts: Sequence[str], *, prompt: str, dimensions: int | None, method: str, first: int = 0
+    ) -> FloatMatrix:
+        self._check_open()
+        check_texts(texts, method=method, first=first)
         wanted = self._checked_dimensions(dimensions)
-        vectors = np.empty((len(texts), wanted), dtype=np.float32)
-        start = 0
-        for window in windows(texts, size=_WINDOW):
+        # A copy: the caller may change the list while the model works.
+        parts = windows(list(texts), size=_WINDOW)
+        vectors = [np.empty((0, wanted), dtype=np.float32)]
+        for window in parts:
             prompted = [format_query(text, prompt) for text in window] if prompt else window
-            vectors[start : start + len(window)] = self._embed_window(prompted, dimensions=wanted, offset=start)
-            start += len(window)
-        return vectors
+            vectors.append(self._embed_window(prompted, dimensions=wanted, first=first))
+            first += len(window)
+        return vectors[1] if len(vectors) == 2 else np.concatenate(vectors)
 
-    def _embed_window(self, texts: Sequence[str], *, dimensions: int, offset: int) -> FloatMatrix:
-        firsts, inverse = deduplicate(texts)
+    def _stream(self, texts: Iterable[str], *, dimensions: int | None, window: int) -> Iterator[FloatMatrix]:
+        first = 0
+        for part in windows(texts, size=window):
+            prompt = self.document_instruction
+            yield self._embed(part, prompt=prompt, dimensions=dimensions, method="iter_documents", first=first)
+            first += len(part)
+
+    def _embed_window(self, texts: Sequence[str], *, dimensions: int, first: int) -> FloatMatrix:
+        originals, inverse = deduplicate(texts)
         runtime = self._runtime()
-        tokenized = self._tokens().encode([texts[first] for first in firsts], max_length=self.max_length)
+        tokenized = self._tokens().encode([texts[i] for i in originals], max_length=self.max_length)
         if tokenized.overlong:
-            positions = {offset + firsts[row]: count for row, count in tokenized.overlong.items()}
+            positions = {first + originals[row]: count for row, count in tokenized.overlong.items()}
             self._report_overlong(positions, total=int(np.isin(inverse, list(tokenized.overlong)).sum()))
         distinct = runtime.compute(tokenized.ids, dimensions=dimensions, token_budget=self._options.token_budget)
         return distinct[inverse]
@@ -443,14 +467,18 @@ class F2LLMEncoder:
 
     def _read(self, *, weights: bool) -> Checkpoint:
         options = self._options
-        folder = checkpoints.locate(
+        revision = options.revision
+        if self._checkpoint is not None and self._model.folder is None:
+            # The weights of the very commit whose config and tokenizer are in use, though a branch has moved since.
+            revision = self._checkpoint.revision
+        folder = locate(
             self._model,
-            revision=options.revision,
+            revision=revision,
             cache_folder=options.cache_folder,
             local_files_only=options.local_files_only,
             weights=weights,
         )
-        return checkpoints.read_checkpoint(self._model, folder, revision=options.revision)
+        return checkpoints.read_checkpoint(self._model, folder, revision=revision)
 
     def _tokens(self) -> F2LLMTokenizer:
         with self._loading:
@@ -461,9 +489,10 @@ class F2LLMEncoder:
             return self._tokenizer
 
     def _runtime(self) -> ModelRuntime:
+        self._check_process()
         with self._loading:
             self._check_open()
-            if self._lease is None or self._lease.process != os.getpid():
+            if self._lease is None:
                 self._lease = self._take_lease()
             return self._lease.runtime
 
@@ -472,17 +501,31 @@ class F2LLMEncoder:
             message = f"{self!r} is closed. Make a new encoder, or close it later."
             raise EncoderClosedError(message)
 
-    def _take_lease(self) -> _Lease:
+    def _check_process(self) -> None:
+        """In a forked child, let go of what is the parent's: its locks, its threads and its share of the model."""
+        if self._process == os.getpid():
+            return
+        self._process = os.getpid()
+        self._loading, self._state = threading.RLock(), threading.Lock()
+        self._callers = None
+        if self._lease is not None:
+            self._lease.forget()
+            self._lease = None
+
+    def _take_lease(self) -> Lease:
         plan = self.device_plan
+        self._configuration()
         found = self.fetch()
         if self.max_length > found.maximum_length:
             message = f"max_length={self.max_length} was given; {self.model_name} has {found.maximum_length} positions."
             raise InputError(message)
         pad_id = self._tokens().pad_id
-        key = RuntimeKey(str(found.folder.resolve()), found.revision, plan.device, plan.dtype)
-        return _Lease(self, key, lease(key, lambda: ModelRuntime(found, plan, pad_id=pad_id)))
+        state = checkpoints.weights_state(found.folder)
+        key = RuntimeKey(str(found.folder.resolve()), found.revision, state, plan.device, plan.dtype)
+        return lease(key, lambda: ModelRuntime(found, plan, pad_id=pad_id), owner=self)
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
+        self._check_process()
         self._check_open()
         with self._state:
             if self._callers is None:
@@ -491,17 +534,3 @@ class F2LLMEncoder:
                 )
             future = self._callers.submit(work)
         return await asyncio.wrap_future(future)
-
-
-class _Lease:
-    """An encoder's share in a runtime, which also ends when the encoder is garbage-collected without ``close``."""
-
-    def __init__(self, owner: F2LLMEncoder, key: RuntimeKey, runtime: ModelRuntime) -> None:
-        self.runtime = runtime
-        self.process = os.getpid()
-        self._finalizer = weakref.finalize(owner, release, key)
-        self._finalizer.atexit = False
-
-    def end(self) -> None:
-        """Give the share back, once."""
-        self._finalizer()

@@ -414,7 +414,7 @@ def _resolve_folder(given: Path) -> ResolvedModel:
         revision=None,
         folder=folder,
         spec=_by_shape(_read_json(folder / "config.json"), preview=_is_preview_name(name)),
-        takes_instructions=not _is_preview_name(name) and not _has_empty_query_prompt(folder),
+        takes_instructions=not _is_preview_name(name),
     )
 
 
@@ -427,12 +427,6 @@ def _folder_name(folder: Path) -> str:
     """The folder's name; inside the hub's cache, where folders are named by commit, the repository's name."""
     cached = [part for part in folder.parts if part.startswith("models--")]
     return cached[-1].rpartition("--")[2] if cached else folder.resolve().name
-
-
-def _has_empty_query_prompt(folder: Path) -> bool:
-    file = folder / "config_sentence_transformers.json"
-    prompts = _read_json(file).get("prompts") if file.is_file() else None
-    return isinstance(prompts, dict) and prompts.get("query") == ""
 
 
 def _by_shape(config: Mapping[str, Any], *, preview: bool) -> ModelSpec | None:

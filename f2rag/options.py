@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 import os
 from collections.abc import Sequence
 from typing import get_args
@@ -31,8 +32,8 @@ class EncoderOptions:
     token_budget: int | None
 
 
-def choose_instructions(options: EncoderOptions, model: ResolvedModel) -> tuple[str | None, str]:
-    """The query and the document instruction; ``None`` for the query means: as the checkpoint's folder says.
+def choose_instructions(options: EncoderOptions, model: ResolvedModel) -> tuple[str | None, str | None]:
+    """The query and the document instruction; ``None`` means: as the checkpoint's folder says.
 
     Raises:
         InputError: A task and an instruction are both given.
@@ -48,13 +49,13 @@ def choose_instructions(options: EncoderOptions, model: ResolvedModel) -> tuple[
         task = resolve_task(options.task)
         check_takes_instruction(task.instruction, model)
         return task.instruction, task.instruction if task.applies_to == "both" else ""
+    known = model.folder is None and model.spec is not None
     if options.instruction is not None:
         check_takes_instruction(options.instruction, model)
-        return options.instruction, ""
+        return options.instruction, "" if known else None
     if not model.takes_instructions:
         return "", ""
-    known = model.folder is None and model.spec is not None
-    return (DEFAULT_INSTRUCTION if known else None), ""
+    return (DEFAULT_INSTRUCTION, "") if known else (None, None)
 
 
 def check_takes_instruction(instruction: str, model: ResolvedModel) -> None:
@@ -72,45 +73,74 @@ def check_takes_instruction(instruction: str, model: ResolvedModel) -> None:
         raise InstructionError(message)
 
 
-def check_options(options: EncoderOptions) -> None:
-    """Check the lengths and policies.
+def check_options(options: EncoderOptions, model: ResolvedModel) -> None:
+    """Check the lengths, the policies and the revision.
 
     Raises:
-        InputError: One is out of range.
+        InputError: One is out of range, or a revision is given for a folder, which has none.
     """
     if options.on_overflow not in get_args(Overflow):
         message = f"on_overflow={options.on_overflow!r} was given; expected one of {', '.join(get_args(Overflow))}."
         raise InputError(message)
-    for name, value, least in (
-        ("max_length", options.max_length, 2),
-        ("token_budget", options.token_budget, 1),
-    ):
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
-            message = f"{name}={value!r} was given; expected a whole number of at least {least}, or None."
-            raise InputError(message)
+    for name, value, least in (("max_length", options.max_length, 2), ("token_budget", options.token_budget, 1)):
+        if value is not None:
+            check_whole_number(value, name=name, least=least)
+    if options.revision is not None and (model.folder is not None or not isinstance(options.revision, str)):
+        message = (
+            f"revision={options.revision!r} was given for {model.name}; expected a commit, tag or branch of a "
+            "model on the hub. A folder has no revisions: leave it out."
+        )
+        raise InputError(message)
+
+
+def check_whole_number(value: object, *, name: str, least: int) -> int:
+    """Return ``value`` as an int, also one of numpy's, if it is a whole number of at least ``least``.
+
+    Raises:
+        InputError: It is not.
+    """
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]  # what it takes is what is asked here
+    except TypeError:
+        number = least - 1
+    if isinstance(value, bool) or number < least:
+        message = f"{name}={value!r} was given; expected a whole number of at least {least}, or None."
+        raise InputError(message)
+    return number
 
 
 def check_text(text: object, *, method: str) -> None:
-    """Refuse what is not one string.
+    """Refuse what is not one string of valid Unicode.
 
     Raises:
-        TextTypeError: It is not.
+        TextTypeError: It is no string.
+        InputError: It holds half of a surrogate pair.
     """
     if not isinstance(text, str):
         hint = " Use embed_queries for several." if isinstance(text, (list, tuple)) else ""
         message = f"{method} takes one string; {type(text).__name__} was given.{hint}"
         raise TextTypeError(message)
+    _check_unicode(text, "The text")
 
 
-def check_texts(texts: object, *, method: str) -> None:
-    """Refuse what is not a list of strings, naming the first wrong item.
+def check_texts(texts: object, *, method: str, first: int = 0) -> None:
+    """Refuse what is not a list of strings of valid Unicode, naming the first wrong item.
+
+    Args:
+        texts: What was given.
+        method: For the message.
+        first: Position of the first item, where ``texts`` is a part of a stream.
 
     Raises:
-        TextTypeError: It is not.
+        TextTypeError: It is no list, or an item is no string.
+        InputError: An item holds half of a surrogate pair.
     """
     if isinstance(texts, str):
         single = "embed_query" if method == "embed_queries" else f"{method}([text])"
         message = f"{method} takes a list of strings; one string was given. Use {single} for a single text."
+        raise TextTypeError(message)
+    if isinstance(texts, (bytes, bytearray)):
+        message = f"{method} takes a list of strings; bytes were given. Decode them first: [data.decode('utf-8')]."
         raise TextTypeError(message)
     if not isinstance(texts, Sequence):
         message = (
@@ -118,9 +148,21 @@ def check_texts(texts: object, *, method: str) -> None:
             "Use iter_documents for generators and other streams, or list(...)."
         )
         raise TextTypeError(message)
-    for position, text in enumerate(texts):
+    for position, text in enumerate(texts, first):
         if not isinstance(text, str):
-            message = (
-                f"Item {position} of {len(texts)} is {type(text).__name__} ({text!r:.40}); every item must be a string."
-            )
+            message = f"Item {position} is of type {type(text).__name__}; every item must be a string."
             raise TextTypeError(message)
+        _check_unicode(text, f"Text {position}")
+
+
+def _check_unicode(text: str, what: str) -> None:
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        message = (
+            f"{what} is not valid Unicode (it holds half of a surrogate pair at character {error.start}). "
+            "Decode it with errors='replace' first."
+        )
+        raise InputError(message) from error

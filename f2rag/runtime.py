@@ -13,13 +13,14 @@ import dataclasses
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from f2rag.batching import Batch, plan_batches
-from f2rag.errors import EncoderClosedError, OutOfMemoryError
+from f2rag.errors import DeviceError, EncoderClosedError, OutOfMemoryError
 from f2rag.forward import (
     SELF_TEST_TOLERANCE,
     is_out_of_memory,
@@ -60,7 +61,7 @@ class ModelRuntime:
         self.uses_fast_forward = True
         self._pad_id = pad_id
         self._budget_limit: int | None = None
-        self._closing = False
+        _prepare_forked_child(plan)
         self._model = load_model(checkpoint, plan)
         self._worker = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix=f"f2rag-{plan.device}")
         self._check_forward()
@@ -101,16 +102,13 @@ class ModelRuntime:
 
         Does not wait: the garbage collector may call this, in any thread, the worker's own among them.
         """
-        self._closing = True
         self._worker.shutdown(wait=False, cancel_futures=True)
 
     def _submit(self, vectors: FloatMatrix, batch: Batch, ids: Sequence[TokenIds]) -> concurrent.futures.Future[None]:
         try:
             return self._worker.submit(self._fill, vectors, batch, ids)
-        except RuntimeError as error:
-            if self._closing:
-                raise _closed(self.checkpoint.name) from error
-            raise
+        except RuntimeError as error:  # the worker takes no more: closed, or the interpreter ends
+            raise _closed(self.checkpoint.name) from error
 
     def _check_forward(self) -> None:
         self.self_test_difference = self_test(self._model, self.plan)
@@ -201,6 +199,7 @@ class RuntimeKey:
 
     folder: str
     revision: str
+    weights: tuple[tuple[str, int, int, int], ...]
     device: str
     dtype: str
 
@@ -217,11 +216,32 @@ _entries: dict[RuntimeKey, _Entry] = {}
 _entries_lock = threading.RLock()
 
 
-def lease(key: RuntimeKey, make: Callable[[], ModelRuntime]) -> ModelRuntime:
+class Lease:
+    """A share in a runtime, which also ends when its owner is garbage-collected without having ended it."""
+
+    def __init__(self, owner: object, key: RuntimeKey, runtime: ModelRuntime) -> None:
+        self.runtime = runtime
+        self._finalizer = weakref.finalize(owner, release, key)
+        self._finalizer.atexit = False
+
+    def end(self) -> None:
+        """Give the share back, once; the last one frees the model."""
+        self._finalizer()
+
+    def forget(self) -> None:
+        """Give nothing back: in a forked child the share is the parent's."""
+        self._finalizer.detach()
+
+
+def lease(key: RuntimeKey, make: Callable[[], ModelRuntime], *, owner: object) -> Lease:
     """Take a share in the runtime of ``key``, loading it with ``make`` if nobody has it yet.
 
-    Two threads that ask for the same model load it once; threads that ask for different models do not wait for each
-    other. Give it back with ``release``.
+    Two threads that ask for the same model load it once.
+
+    Args:
+        key: Which model.
+        make: Loads it.
+        owner: The share ends with this object at the latest.
     """
     with _entries_lock:
         entry = _entries.setdefault(key, _Entry())
@@ -230,7 +250,7 @@ def lease(key: RuntimeKey, make: Callable[[], ModelRuntime]) -> ModelRuntime:
         with entry.lock:
             if entry.runtime is None:
                 entry.runtime = make()
-            return entry.runtime
+            return Lease(owner, key, entry.runtime)
     except BaseException:
         release(key)
         raise
@@ -256,12 +276,37 @@ def loaded_count() -> int:
         return sum(entry.runtime is not None for entry in _entries.values())
 
 
+def _prepare_forked_child(plan: DevicePlan) -> None:
+    """Make torch usable in a child that was forked from a process in which it had computed already.
+
+    Raises:
+        DeviceError: CUDA cannot be used in such a child.
+    """
+    import torch
+
+    if not _forked:
+        return
+    if plan.device.startswith("cuda"):
+        message = (
+            "CUDA cannot be used in a forked process. Start processes with the 'spawn' or 'forkserver' method, "
+            "or use device='cpu'."
+        )
+        raise DeviceError(message)
+    if torch.get_num_threads() > 1:
+        # The OpenMP threads stayed in the parent; waiting for them would never end.
+        torch.set_num_threads(1)
+        logger.warning("This process was forked: torch computes with one thread. Use 'spawn' for all of them.")
+
+
 def _forget_after_fork() -> None:
     """A forked child has the parent's memory but none of its threads: it must load for itself."""
-    global _entries_lock  # the inherited lock may be held by a thread that does not exist here
-    _entries_lock = threading.RLock()
+    global _entries_lock, _forked
+    _entries_lock = threading.RLock()  # the inherited lock may be held by a thread that does not exist here
     _entries.clear()
+    _forked = True
 
+
+_forked = False
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_after_fork)

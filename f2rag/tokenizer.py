@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from f2rag.errors import InputError, TokenizerError
+from f2rag.errors import TokenizerError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -61,11 +61,7 @@ class F2LLMTokenizer:
         self.pad_id = self.eos_id if padding is None else padding
 
     def encode(self, texts: Sequence[str], *, max_length: int) -> Tokenized:
-        """Tokenise texts; longer ones keep their first ``max_length - 1`` tokens and the EOS.
-
-        Raises:
-            InputError: A text is not valid Unicode (it holds half of a surrogate pair).
-        """
+        """Tokenise texts, which must be valid Unicode; longer ones keep ``max_length - 1`` tokens and the EOS."""
         ids: list[TokenIds] = []
         overlong: dict[int, int] = {}
         for position, encoding in enumerate(self._encode_batch(texts)):
@@ -81,15 +77,7 @@ class F2LLMTokenizer:
         return len(self._encode_batch([text])[0])
 
     def _encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        try:
-            return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
-        except (UnicodeEncodeError, TypeError) as error:
-            broken = next((i for i, text in enumerate(texts) if not _is_unicode(text)), 0)
-            message = (
-                f"Text {broken} is not valid Unicode (it holds half of a surrogate pair). "
-                "Decode it with errors='replace' first."
-            )
-            raise InputError(message) from error
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
 
 
 def _read_tokenizer(file: Path) -> Tokenizer:
@@ -161,11 +149,3 @@ def append_end_of_text(tokenizer_json: str) -> str:
     processors = [previous, template] if previous else [template]
     content["post_processor"] = {"type": "Sequence", "processors": processors}
     return json.dumps(content, ensure_ascii=False)
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except (UnicodeEncodeError, AttributeError):
-        return False
-    return True

@@ -19,7 +19,7 @@ import torch
 from huggingface_hub import errors as hub
 from safetensors.torch import load_file, save_file
 
-from f2rag import F2LLMEncoder, checkpoint
+from f2rag import F2LLMEncoder, checkpoint, forward
 from f2rag.errors import (
     CorruptCheckpointError,
     F2RagError,
@@ -79,6 +79,10 @@ def lost_tensor(folder: Path) -> None:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def surplus_layer(folder: Path) -> None:
+    edit_json(folder / "config.json", num_hidden_layers=2, layer_types=["full_attention"] * 2)
+
+
 def other_shape(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     tensors["norm.weight"] = torch.ones(7)
@@ -104,6 +108,19 @@ def empty_folder(folder: Path) -> None:
         (lfs_pointer, CorruptCheckpointError, "git lfs pull"),
         (pickled_only, ModelNotFoundError, r"pytorch_model\.bin, but pickled weights are never read"),
         (lost_tensor, CorruptCheckpointError, r"1 tensors are missing.*up_proj"),
+        (surplus_layer, CorruptCheckpointError, "11 have no place .layers.2"),
+        (lambda f: edit_json(f / "config.json", rms_norm_eps="x"), CorruptCheckpointError, "cannot be loaded"),
+        (lambda f: edit_json(f / "config.json", quantization_config={}), CorruptCheckpointError, "quantised weights"),
+        (
+            lambda f: edit_json(f / "config.json", rope_scaling={"rope_type": "yarn", "factor": 4.0}),
+            CorruptCheckpointError,
+            "rotary scaling",
+        ),
+        (
+            lambda f: edit_json(f / "config_sentence_transformers.json", prompts=["query"]),
+            CorruptCheckpointError,
+            "no JSON object",
+        ),
         (other_shape, CorruptCheckpointError, "do not fit the config|cannot be loaded"),
         (lost_shard, ModelNotFoundError, "model-00001-of-00002"),
         (empty_folder, ModelNotFoundError, r"config\.json"),
@@ -169,7 +186,33 @@ def test_weights_that_do_not_fit_into_memory_are_an_own_error(tiny: Path, monkey
 
 def test_another_rotary_base_than_the_configs_is_refused(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint.Checkpoint, "rope_theta", property(lambda self: 10_000.0))
-    with pytest.raises(ModelLoadError, match="Rotary frequencies"):
+    with pytest.raises(ModelLoadError, match="rotary frequencies"):
+        F2LLMEncoder(tiny, dtype="float16").embed_query("x")
+
+
+def test_rotary_frequencies_in_bfloat16_are_refused(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = forward._load
+
+    def rounded(*arguments: Any) -> Any:
+        model, info = original(*arguments)
+        model.rotary_emb.inv_freq = model.rotary_emb.inv_freq.bfloat16()
+        return model, info
+
+    monkeypatch.setattr(forward, "_load", rounded)
+    with pytest.raises(ModelLoadError, match=r"rotary frequencies .torch.bfloat16"):
+        F2LLMEncoder(tiny, dtype="float16").embed_query("x")
+
+
+def test_a_model_that_was_loaded_in_mixed_dtypes_is_refused(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = forward._load
+
+    def mixed(*arguments: Any) -> Any:
+        model, info = original(*arguments)
+        model.layers[1].mlp.bfloat16()
+        return model, info
+
+    monkeypatch.setattr(forward, "_load", mixed)
+    with pytest.raises(ModelLoadError, match=r"loaded with weights in torch.bfloat16 instead of float16"):
         F2LLMEncoder(tiny, dtype="float16").embed_query("x")
 
 
@@ -205,8 +248,38 @@ def test_the_length_of_the_folder_is_kept(folder: Path) -> None:
     assert F2LLMEncoder(folder).max_length == 8192
     (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 512}))
     assert F2LLMEncoder(folder).max_length == 512
+    for unusable in (1, -1, True, "512", 0):
+        (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": unusable}))
+        assert F2LLMEncoder(folder).max_length == 8192
     (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 99_999}))
     assert F2LLMEncoder(folder).max_length == 40960
+
+
+def test_an_assumed_rotary_base_is_reported(tiny: Path, folder: Path) -> None:
+    edit_json(folder / "config.json", rope_theta=None)
+    assert "no rotary base was stored" in " ".join(F2LLMEncoder(folder).checkpoint.repairs)
+    assert np.allclose(embed(folder), embed(tiny), atol=1e-6)
+
+
+def test_any_changed_tensor_changes_the_fingerprint(tiny: Path, folder: Path) -> None:
+    for name in ("norm.weight", "layers.2.self_attn.k_norm.weight", "layers.1.input_layernorm.weight"):
+        tensors = load_file(tiny / "model.safetensors")
+        tensors[name] = tensors[name] + 0.01
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        assert checkpoint.fingerprint(folder) != checkpoint.fingerprint(tiny), name
+
+
+def test_weights_that_are_written_again_do_not_touch_the_loaded_model(folder: Path) -> None:
+    with F2LLMEncoder(folder, dtype="float32") as encoder:
+        before = encoder.embed_documents(["a text"])
+        tensors = load_file(folder / "model.safetensors")
+        changed = {name: tensor * 1.5 for name, tensor in tensors.items()}
+        del tensors
+        save_file(changed, folder / "model.safetensors", metadata={"format": "pt"})
+        assert np.array_equal(encoder.embed_documents(["a text"]), before)
+        with F2LLMEncoder(folder, dtype="float32") as newer:
+            assert not np.allclose(newer.embed_documents(["a text"]), before, atol=1e-3)
+            assert newer.contract().fingerprint != encoder.contract().fingerprint
 
 
 def test_the_fingerprint_follows_content_and_not_place(tiny: Path, folder: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import itertools
 import multiprocessing
+import os
 import pickle
 import subprocess
 import sys
@@ -96,6 +97,8 @@ def test_dimensions_are_known_before_weights_are_read(tiny: Path, tmp_path: Path
         ({"model": "80M", "max_length": 1}, InputError, "at least 2"),
         ({"model": "80M", "max_length": True}, InputError, "at least 2"),
         ({"model": "80M", "token_budget": 0}, InputError, "at least 1"),
+        ({"model": "80M", "token_budget": "many"}, InputError, "at least 1"),
+        ({"model": "80M", "revision": 5}, InputError, "commit, tag or branch"),
     ],
 )
 def test_a_wrong_argument_is_refused_at_construction(options: dict[str, Any], error: type, message: str) -> None:
@@ -168,6 +171,15 @@ def test_an_own_query_prompt_in_the_folder_is_kept(make_checkpoint: Any, tmp_pat
     assert F2LLMEncoder(folder).instruction == "Find the recipe."
     stored.write_text(json.dumps({"prompts": {"query": ""}}))
     assert F2LLMEncoder(folder).instruction == ""
+    assert F2LLMEncoder(folder, task="fact-checking").instruction.startswith("Given a claim")
+    both = "Instruct: Retrieve semantically similar text.\nQuery: "
+    stored.write_text(json.dumps({"prompts": {"query": both, "document": both}}))
+    with F2LLMEncoder(folder, dtype="float32") as symmetric:
+        assert symmetric.document_instruction == "Retrieve semantically similar text."
+        assert np.allclose(symmetric.embed_queries(TEXTS), symmetric.embed_documents(TEXTS), atol=1e-6)
+    stored.write_text(json.dumps({"prompts": {"query": "", "document": "passage: "}}))
+    with pytest.raises(InstructionError, match="document prompt 'passage: '"):
+        F2LLMEncoder(folder).embed_documents(["x"])
     stored.write_text(json.dumps({"prompts": {"query": "query: "}}))
     with pytest.raises(InstructionError, match="'query: '"):
         _ = F2LLMEncoder(folder).instruction
@@ -201,8 +213,9 @@ def test_a_stream_is_embedded_window_by_window(encoder: F2LLMEncoder) -> None:
     assert [part.shape for part in parts] == [(4, 40)] * 3
     assert next(endless) == "text 12"
     assert np.allclose(np.vstack(parts), encoder.embed_documents([f"text {i}" for i in range(12)]), atol=1e-6)
-    with pytest.raises(InputError, match="window=0"):
-        next(iter(encoder.iter_documents(["x"], window=0)))
+    for window in (0, 2.5, None, "a", True):
+        with pytest.raises(InputError, match=f"window={window!r}"):
+            encoder.iter_documents(["x"], window=window)
 
 
 def test_similarity_is_the_cosine(encoder: F2LLMEncoder) -> None:
@@ -232,14 +245,50 @@ def test_bfloat16_stays_close_to_float32(tiny: Path, encoder: F2LLMEncoder) -> N
         (lambda e: e.embed_queries("one"), "Use embed_query for a single text"),
         (lambda e: e.embed_query(["a"]), "Use embed_queries"),
         (lambda e: e.embed_query(None), "NoneType was given"),
-        (lambda e: e.embed_documents(["a", None, "b"]), "Item 1 of 3 is NoneType"),
-        (lambda e: e.embed_documents(["a", "b", b"bytes"]), "Item 2 of 3 is bytes"),
+        (lambda e: e.embed_documents(["a", None, "b"]), "Item 1 is of type NoneType"),
+        (lambda e: e.embed_documents(["a", "b", b"bytes"]), "Item 2 is of type bytes"),
+        (lambda e: e.embed_documents(["a", 10**5000]), "Item 1 is of type int"),
+        (lambda e: e.embed_documents(b"bytes"), "Decode them first"),
+        (lambda e: e.count_tokens(["a", "b"]), "count_tokens takes one string"),
+        (lambda e: e.iter_documents("text"), "iter_documents takes a stream"),
+        (lambda e: e.iter_documents(None), "iter_documents takes a stream"),
+        (lambda e: list(e.iter_documents(["a"] * 10 + [1], window=4)), "Item 10 is of type int"),
         (lambda e: e.embed_documents(text for text in TEXTS), "Use iter_documents"),
     ],
 )
 def test_what_is_not_text_is_refused_and_named(encoder: F2LLMEncoder, call: Any, message: str) -> None:
     with pytest.raises(TextTypeError, match=message):
         call(encoder)
+
+
+@pytest.mark.parametrize("texts", [["same", "same", "half \ud83e"], ["x"] * 9 + ["\udc00"]])
+def test_half_of_a_surrogate_pair_is_named_by_its_position(
+    encoder: F2LLMEncoder, monkeypatch: pytest.MonkeyPatch, texts: list[str]
+) -> None:
+    monkeypatch.setattr("f2rag.encoder._WINDOW", 4)
+    for method in (encoder.embed_documents, encoder.embed_queries, lambda t: list(encoder.iter_documents(t, window=2))):
+        with pytest.raises(InputError, match=rf"Text {len(texts) - 1} is not valid Unicode"):
+            method(texts)
+    with pytest.raises(InputError, match="not valid Unicode"):
+        encoder.embed_query(texts[-1])
+
+
+def test_more_texts_than_one_window_keep_order_duplicates_and_positions(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [f"text {i % 9}" for i in range(30)] + ["x" * 300]
+    with F2LLMEncoder(tiny, dtype="float32", max_length=256) as encoder:
+        expected = np.vstack([encoder.embed_documents([text]) for text in texts[:-1]])
+        monkeypatch.setattr("f2rag.encoder._WINDOW", 7)
+        assert np.allclose(encoder.embed_documents(texts[:-1]), expected, atol=1e-6)
+        with pytest.warns(TruncationWarning, match="text 30 has 301 tokens"):
+            assert encoder.embed_documents(texts).shape == (31, 40)
+
+
+def test_numpy_integers_are_whole_numbers(tiny: Path) -> None:
+    options = {"max_length": np.int64(32), "token_budget": np.int32(64), "dimensions": np.int64(8)}
+    with F2LLMEncoder(tiny, dtype="float32", **options) as encoder:
+        assert encoder.embed_documents(["x"]).shape == (1, 8)
 
 
 @pytest.mark.parametrize("dimensions", [0, -1, 41, 8.0, True, "8"])
@@ -363,6 +412,45 @@ def test_the_model_is_loaded_once_by_racing_threads(make_checkpoint: Any, monkey
         encoder.close()
 
 
+def test_different_models_loaded_at_once_do_not_disturb_each_other(make_checkpoint: Any) -> None:
+    folders = [make_checkpoint(model="160M", seed=seed) for seed in (7, 8, 9)]
+    default = torch.get_default_dtype()
+    expected = {}
+    for folder in folders:
+        with F2LLMEncoder(folder, dtype="float32") as alone:
+            expected[folder] = alone.embed_documents(TEXTS)
+    for _ in range(3):
+        encoders = [F2LLMEncoder(folder, dtype=dtype) for folder in folders for dtype in ("float32", "bfloat16")]
+        results: dict[int, np.ndarray] = {}
+
+        def embed(i: int, encoders: Any = encoders, results: Any = results) -> None:
+            results[i] = encoders[i].embed_documents(TEXTS)
+
+        threads = [threading.Thread(target=embed, args=(i,)) for i in range(len(encoders))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for i, each in enumerate(encoders):
+            tolerance = 1e-6 if i % 2 == 0 else 0.05
+            assert np.allclose(results[i], expected[folders[i // 2]], atol=tolerance), i
+            each.close()
+        assert torch.get_default_dtype() == default
+
+
+def test_a_list_that_changes_meanwhile_does_not_change_the_result(encoder: F2LLMEncoder) -> None:
+    texts = [f"text {i}" for i in range(50)]
+    expected = encoder.embed_documents(texts)
+
+    async def embed_and_clear() -> np.ndarray:
+        coroutine = asyncio.ensure_future(encoder.aembed_documents(texts))
+        await asyncio.sleep(0)
+        texts.clear()
+        return await coroutine
+
+    assert np.allclose(asyncio.run(embed_and_clear()), expected, atol=1e-6)
+
+
 def test_many_threads_get_right_answers(encoder: F2LLMEncoder) -> None:
     texts = [f"text number {i}" for i in range(32)]
     expected = encoder.embed_documents(texts)
@@ -411,6 +499,17 @@ async def test_a_cancelled_call_leaves_the_encoder_usable(encoder: F2LLMEncoder)
     assert (await encoder.aembed_query("next")).shape == (40,)
 
 
+async def test_closing_while_async_calls_wait_is_an_error_and_no_cancellation(tiny: Path) -> None:
+    encoder = F2LLMEncoder(tiny, dtype="float32", max_length=256)
+    encoder.warm_up()
+    tasks = [asyncio.create_task(encoder.aembed_query(f"query {i}")) for i in range(30)]
+    await asyncio.sleep(0)
+    encoder.close()
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(answer, (np.ndarray, EncoderClosedError)) for answer in answers)
+    assert isinstance(answers[-1], EncoderClosedError)
+
+
 async def test_async_use_after_close_is_refused(tiny: Path) -> None:
     encoder = F2LLMEncoder(tiny)
     encoder.close()
@@ -438,18 +537,30 @@ def test_it_works_in_other_processes(encoder: F2LLMEncoder, method: str) -> None
         assert np.allclose(pool.apply(embed_in_child, (encoder,)), encoder.embed_query("in a child"), atol=1e-6)
 
 
-def test_a_forked_child_forgets_the_parents_runtimes(encoder: F2LLMEncoder) -> None:
-    encoder.warm_up()
-    assert runtime.loaded_count() >= 1
-    saved = dict(runtime._entries)
-    try:
-        runtime._forget_after_fork()
-        assert runtime.loaded_count() == 0
-        encoder._lease.process = -1
-        assert encoder.embed_query("x").shape == (40,)
-        assert runtime.loaded_count() == 1
-    finally:
-        runtime._entries.update(saved)
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="only POSIX systems fork")
+def test_a_forked_child_loads_for_itself_and_leaves_the_parents_share_alone(tiny: Path) -> None:
+    code = f"""
+import asyncio, os, sys
+import numpy as np
+from f2rag import F2LLMEncoder, runtime
+first, second = (F2LLMEncoder({str(tiny)!r}, dtype="float32") for _ in range(2))
+expected = first.embed_query("x")
+second.warm_up()
+child = os.fork()
+if child == 0:
+    assert runtime.loaded_count() == 0
+    assert np.allclose(first.embed_query("x"), expected, atol=1e-6)
+    assert np.allclose(asyncio.run(second.aembed_query("x")), expected, atol=1e-6)
+    assert runtime.loaded_count() == 1
+    first.close()
+    assert np.allclose(second.embed_query("x"), expected, atol=1e-6)
+    os._exit(7)
+status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+assert np.allclose(first.embed_query("x"), expected, atol=1e-6)
+sys.exit(0 if status == 7 else 1)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 # -- memory ---------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from f2rag.errors import InputError, TokenizerError
+from f2rag.errors import TokenizerError
 from f2rag.prompts import DEFAULT_INSTRUCTION, format_query
 from f2rag.tokenizer import F2LLMTokenizer
 
@@ -126,8 +126,3 @@ def test_missing_and_damaged_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(TokenizerError, match="cannot be read"):
         F2LLMTokenizer(tmp_path, vocabulary_size=100)
-
-
-def test_half_of_a_surrogate_pair_is_named(tiny: Path) -> None:
-    with pytest.raises(InputError, match="Text 1 is not valid Unicode"):
-        F2LLMTokenizer(tiny, vocabulary_size=1000).encode(["fine", "broken \ud83e"], max_length=10)
