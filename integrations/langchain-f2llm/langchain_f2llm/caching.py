@@ -12,10 +12,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from f2rag.types import Role
     from langchain_classic.embeddings import CacheBackedEmbeddings
     from langchain_core.stores import BaseStore, ByteStore
 
-    from f2rag.types import Role
     from langchain_f2llm.embeddings import F2LLMEmbeddings
 
 

@@ -11,10 +11,9 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from langchain_core.documents import Document as LangChainDocument
-
 from f2rag.errors import DocumentError, InputError
 from f2rag.types import DOCUMENT_NAMESPACE, Document, Hit
+from langchain_core.documents import Document as LangChainDocument
 
 if TYPE_CHECKING:
     from qdrant_client import models

@@ -15,20 +15,19 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
-from langchain_core.embeddings import Embeddings
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
-
 from f2rag import F2LLMEncoder
 from f2rag.errors import InputError
 from f2rag.options import check_text, check_texts
 from f2rag.types import Encoder, FloatMatrix, FloatVector, Overflow, Role
+from langchain_core.embeddings import Embeddings
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
+
 from langchain_f2llm.habits import translated
 
 if TYPE_CHECKING:
+    from f2rag.contract import EmbeddingContract
     from langchain_classic.embeddings import CacheBackedEmbeddings
     from langchain_core.stores import ByteStore
-
-    from f2rag.contract import EmbeddingContract
 
 Result = TypeVar("Result")
 
@@ -350,6 +349,13 @@ class F2LLMEmbeddings(BaseModel, Embeddings):
             raise InputError(f"{', '.join(foreign)} cannot change: the encoder was given. Make another encoder.")
         return type(self).from_encoder(self._encoder, **{**own, **update})
 
+    def __eq__(self, other: object) -> bool:
+        # Not pydantic's, which would compare the encoders too, and those have no equality.
+        return isinstance(other, F2LLMEmbeddings) and self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
     # -- inside -------------------------------------------------------------------------------------------------
 
     def _options(self, dimensions: int | None) -> dict[str, Any]:
@@ -361,6 +367,10 @@ class F2LLMEmbeddings(BaseModel, Embeddings):
         sentence = self.instruction if instruction is None else instruction
         options = self._options(dimensions)
         return options if sentence is None else {**options, "instruction": sentence}
+
+    def _identity(self) -> tuple[Any, ...]:
+        """The settings; and the very encoder where it was given, since settings do not tell which it is."""
+        return (*self.model_dump().items(), id(self._encoder) if self._given else None)
 
     def _twin(self, method: str) -> Callable[..., Awaitable[Any]]:
         """The encoder's async twin; an encoder without one works in a thread."""

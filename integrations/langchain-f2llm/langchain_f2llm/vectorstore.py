@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from f2rag.errors import InputError
+from f2rag.store import QdrantStore
 from langchain_core.documents import Document as LangChainDocument
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
-from f2rag.errors import InputError
-from f2rag.store import QdrantStore
 from langchain_f2llm.documents import check_count, columns, from_document, to_documents, to_filter
 from langchain_f2llm.embeddings import F2LLMEmbeddings
 from langchain_f2llm.habits import refuse_others
@@ -28,6 +28,7 @@ from langchain_f2llm.writing import WINDOW, awrite, write
 if TYPE_CHECKING:
     from f2rag.store.homes import Location
     from f2rag.types import FloatVector, Hit
+
     from langchain_f2llm.documents import Filter
     from langchain_f2llm.retriever import F2LLMRetriever
 
@@ -455,7 +456,8 @@ class F2LLMVectorStore(VectorStore):
             return []
         stored = self._store.vectors([hit.id for hit in hits])
         hits = [hit for hit in hits if hit.id in stored]  # another caller may have deleted one meanwhile
-        chosen = maximal_marginal_relevance(vector, [stored[hit.id] for hit in hits], lambda_mult=lambda_mult, k=k)
+        rows: Any = [stored[hit.id] for hit in hits]  # arrays do for the lists that LangChain declares
+        chosen = maximal_marginal_relevance(vector, rows, lambda_mult=lambda_mult, k=k)
         return [from_document(hits[position]) for position in chosen]
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:

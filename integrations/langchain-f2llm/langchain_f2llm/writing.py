@@ -11,6 +11,7 @@ from langchain_f2llm.documents import check_count
 if TYPE_CHECKING:
     from f2rag.store import QdrantStore
     from f2rag.types import Document
+
     from langchain_f2llm.embeddings import F2LLMEmbeddings
 
 WINDOW = 1024

@@ -1,4 +1,4 @@
-"""Fixtures of the LangChain package's tests. No test reaches a network: sockets are blocked, the model hub is offline."""
+"""Fixtures of the LangChain package's tests. No test reaches a network: sockets are blocked."""
 
 from __future__ import annotations
 

@@ -253,7 +253,7 @@ class TestSearch:
             assert score == pytest.approx(float(query @ row), abs=1e-5)
 
     def test_relevance_is_between_zero_and_one(self, filled: F2LLMVectorStore) -> None:
-        plain = dict((document.id, score) for document, score in filled.similarity_search_with_score("red house", k=3))
+        plain = {document.id: score for document, score in filled.similarity_search_with_score("red house", k=3)}
         for document, relevance in filled.similarity_search_with_relevance_scores("red house", k=3):
             assert relevance == pytest.approx((plain[document.id] + 1) / 2)
         best = max(plain.values())
