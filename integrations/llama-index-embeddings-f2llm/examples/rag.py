@@ -10,13 +10,13 @@ LlamaIndex in its place.
 import os
 import sys
 
+from f2rag.corpus import load_udhr
 from llama_index.core import Document, StorageContext, VectorStoreIndex
 from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import CitationQueryEngine
+
 from llama_index.embeddings.f2llm import F2LLMEmbedding
 from llama_index.vector_stores.f2llm import F2LLMVectorStore
-
-from f2rag.corpus import load_udhr
 
 QUESTION = "Can my employer make me work without rest?"
 LANGUAGES = ["en", "fr", "de", "es", "zh", "ar"]

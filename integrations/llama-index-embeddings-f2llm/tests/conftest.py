@@ -14,7 +14,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
-
 from f2rag.testing import FakeEncoder, write_checkpoint
 
 with warnings.catch_warnings():

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from f2rag.testing import FakeEncoder, write_checkpoint
 from llama_index.core import Document, StorageContext, VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.ingestion import DocstoreStrategy, IngestionCache, IngestionPipeline
@@ -20,11 +21,10 @@ from llama_index.core.schema import TextNode
 from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index.core.storage.kvstore import SimpleKVStore
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
+
 from llama_index.embeddings.f2llm import F2LLMEmbedding
 from llama_index.embeddings.f2llm.cache import CACHE_COLLECTION
 from llama_index.vector_stores.f2llm import F2LLMVectorStore, content_id
-
-from f2rag.testing import FakeEncoder, write_checkpoint
 
 DOCUMENTS = [
     Document(text="Everyone has the right to education.", id_="art-26", metadata={"language": "en", "article": 26}),

@@ -9,6 +9,7 @@ import pytest
 from llama_index.core import StorageContext, VectorStoreIndex
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
+
 from llama_index.embeddings.f2llm import F2LLMEmbedding
 from llama_index.vector_stores.f2llm import F2LLMVectorStore
 

@@ -12,16 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from llama_index.core import Settings
-from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
-from llama_index.core.instrumentation import get_dispatcher
-from llama_index.core.instrumentation.event_handlers import BaseEventHandler
-from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
-from llama_index.core.schema import TextNode
-from llama_index.embeddings.f2llm import F2LLMEmbedding
-from pydantic import ValidationError
-
 from f2rag import F2LLMEncoder
 from f2rag.encoder import TruncationWarning
 from f2rag.errors import (
@@ -36,6 +26,16 @@ from f2rag.errors import (
 from f2rag.prompts import DEFAULT_INSTRUCTION, TASKS, format_query
 from f2rag.runtime import loaded_count
 from f2rag.testing import FakeEncoder
+from llama_index.core import Settings
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
+from llama_index.core.instrumentation import get_dispatcher
+from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
+from llama_index.core.schema import TextNode
+from pydantic import ValidationError
+
+from llama_index.embeddings.f2llm import F2LLMEmbedding
 
 TEXTS = ["Where can I sleep?", "Das Hotel\nist am See.", "  两端有空格  ", "", " ", "ሰላም", "the quick brown fox " * 20]
 LADDER = [8, 16, 32, 40]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from f2rag.errors import InputError
 from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
 from llama_index.core.vector_stores.utils import build_metadata_filter_fn
+
 from llama_index.embeddings.f2llm import F2LLMEmbedding
 from llama_index.vector_stores.f2llm import F2LLMVectorStore
-
-from f2rag.errors import InputError
 
 METADATA: dict[str, dict[str, Any]] = {
     "one": {"year": 2020, "price": 1.5, "title": "The Red House", "tags": ["a", "b"], "when": "2024-01-31"},

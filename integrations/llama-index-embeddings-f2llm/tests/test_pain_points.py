@@ -11,19 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from f2rag.errors import ContractMismatchError, DimensionsError, InputError
+from f2rag.prompts import DEFAULT_INSTRUCTION
+from f2rag.runtime import loaded_count
+from f2rag.testing import FakeEncoder
 from llama_index.core import Document
 from llama_index.core.ingestion.pipeline import get_transformation_hash
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.schema import TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
 from llama_index.core.vector_stores.types import VectorStoreQuery
+
 from llama_index.embeddings.f2llm import F2LLMEmbedding
 from llama_index.vector_stores.f2llm import F2LLMVectorStore, content_id
-
-from f2rag.errors import ContractMismatchError, DimensionsError, InputError
-from f2rag.prompts import DEFAULT_INSTRUCTION
-from f2rag.runtime import loaded_count
-from f2rag.testing import FakeEncoder
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from f2rag.models import resolve
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +37,7 @@ def test_the_readme(
     scope: dict[str, object] = {}
     for snippet in snippets:
         code = snippet.replace('"0.6B", dimensions=256', f"{model!r}, dimensions={width}")
-        exec(compile(code, "README.md", "exec"), scope)  # noqa: S102 - our own
+        exec(compile(code, "README.md", "exec"), scope)
     scope["store"].close()  # type: ignore[attr-defined]
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == f"{width} 2"

@@ -6,20 +6,20 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import f2rag
 import numpy as np
 import pytest
+from f2rag.errors import CollectionNotFoundError, ContractMismatchError, DocumentError, InputError, StoreError
+from f2rag.store import QdrantStore
 from llama_index.core import Document, StorageContext, VectorStoreIndex
 from llama_index.core.embeddings import MockEmbedding
 from llama_index.core.schema import ImageNode, IndexNode, Node, NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters, VectorStoreQuery
 from llama_index.core.vector_stores.types import BasePydanticVectorStore, VectorStoreQueryMode
-from llama_index.embeddings.f2llm import F2LLMEmbedding
-from llama_index.vector_stores.f2llm import F2LLMVectorStore
 from qdrant_client import QdrantClient, models
 
-import f2rag
-from f2rag.errors import CollectionNotFoundError, ContractMismatchError, DocumentError, InputError, StoreError
-from f2rag.store import QdrantStore
+from llama_index.embeddings.f2llm import F2LLMEmbedding
+from llama_index.vector_stores.f2llm import F2LLMVectorStore
 
 METADATA = {
     "zebra": 1, "apple": [1, 2.5, "x", None, True], "language": "en", "source": "a/b.txt", "nested": {"b": 1, "a": []},

@@ -13,19 +13,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Self
 
+from f2rag import F2LLMEncoder
+from f2rag.errors import InputError, ModelLoadError, TextTypeError
+from f2rag.options import check_text, check_texts
+from f2rag.types import Encoder, FloatMatrix, Overflow, Role
 from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding, mean_agg
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]  # exported, not declared
 from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
 from llama_index.core.storage.kvstore.types import BaseKVStore
+
 from llama_index.embeddings.f2llm.cache import RoleKeyedCache, cache_keys
 from llama_index.embeddings.f2llm.habits import translate
-
-from f2rag import F2LLMEncoder
-from f2rag.errors import InputError, ModelLoadError, TextTypeError
-from f2rag.options import check_text, check_texts
-from f2rag.types import Encoder, FloatMatrix, Overflow, Role
 
 dispatcher = get_dispatcher(__name__)
 

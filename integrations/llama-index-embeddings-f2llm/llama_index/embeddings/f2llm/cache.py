@@ -12,9 +12,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from llama_index.core.storage.kvstore.types import DEFAULT_COLLECTION, BaseKVStore
-
 from f2rag.types import Role
+from llama_index.core.storage.kvstore.types import DEFAULT_COLLECTION, BaseKVStore
 
 CACHE_COLLECTION = "f2llm_embeddings"
 """Where the vectors lie in the user's key-value store; the base class's ``embeddings`` has raw texts for keys."""

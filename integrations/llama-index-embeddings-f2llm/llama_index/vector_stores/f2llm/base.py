@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
+from f2rag.errors import InputError
+from f2rag.store import QdrantStore
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores.types import (
@@ -19,18 +21,15 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryMode,
     VectorStoreQueryResult,
 )
+
 from llama_index.vector_stores.f2llm.filters import to_qdrant
 from llama_index.vector_stores.f2llm.nodes import document_of, node_of
 
-from f2rag.errors import InputError
-from f2rag.store import QdrantStore
-
 if TYPE_CHECKING:
-    from qdrant_client import models
-
     from f2rag.contract import EmbeddingContract
     from f2rag.store.homes import Location
     from f2rag.types import FloatMatrix, FloatVector, Hit
+    from qdrant_client import models
 
 MEMORY = ":memory:"
 _MMR_THRESHOLD = 0.5

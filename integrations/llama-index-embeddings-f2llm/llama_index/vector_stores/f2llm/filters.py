@@ -11,11 +11,11 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from f2rag.errors import InputError
 from llama_index.core.vector_stores.types import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
-from llama_index.vector_stores.f2llm.nodes import SOURCE_DOCUMENT_KEY
 from qdrant_client import models
 
-from f2rag.errors import InputError
+from llama_index.vector_stores.f2llm.nodes import SOURCE_DOCUMENT_KEY
 
 SOURCE_DOCUMENT_NAMES = ("ref_doc_id", "doc_id", "document_id")
 """Names under which LlamaIndex's stores know the document that a node was cut from."""

@@ -13,6 +13,8 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from f2rag.errors import DocumentError
+from f2rag.types import DOCUMENT_NAMESPACE, Document, Hit
 from llama_index.core.schema import (
     BaseNode,
     ImageDocument,
@@ -23,9 +25,6 @@ from llama_index.core.schema import (
     TextNode,
 )
 from llama_index.core.schema import Document as LlamaDocument
-
-from f2rag.errors import DocumentError
-from f2rag.types import DOCUMENT_NAMESPACE, Document, Hit
 
 RESERVED = "_llama_index"
 """The metadata key that holds what only LlamaIndex knows: ``{"node": JSON, "type": ..., "ref_doc_id": ...}``."""
