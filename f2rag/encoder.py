@@ -14,30 +14,26 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 
-from f2rag import checkpoint as checkpoints
 from f2rag.batching import deduplicate, windows
-from f2rag.checkpoint import Checkpoint
+from f2rag.checkpoint import Checkpoint, weights_state
 from f2rag.contract import EmbeddingContract
 from f2rag.device import DevicePlan, check_dtype_name, plan_device
-from f2rag.download import locate
 from f2rag.errors import EncoderClosedError, InputError, OverlongTextError, TextTypeError
-from f2rag.models import mrl_ladder, resolve
+from f2rag.models import mrl_ladder
 from f2rag.options import (
     EncoderOptions,
-    check_options,
     check_takes_instruction,
     check_text,
     check_texts,
     check_whole_number,
-    choose_instructions,
 )
-from f2rag.prompts import DEFAULT_INSTRUCTION, format_query
+from f2rag.prompts import format_query
 from f2rag.runtime import Lease, ModelRuntime, RuntimeKey, lease
-from f2rag.tokenizer import F2LLMTokenizer
+from f2rag.source import ModelSource
 from f2rag.types import FloatMatrix, FloatVector, Overflow
 from f2rag.vectors import check_dimensions
 
@@ -48,9 +44,6 @@ _WINDOW = 4096
 
 _CALLER_THREADS = 8
 """Threads that tokenise for async callers; the device has its own single worker."""
-
-_FALLBACK_MAX_LENGTH = 8192
-"""The authors' evaluation length, for checkpoints about whose safe length nothing is known."""
 
 
 class TruncationWarning(UserWarning):
@@ -125,11 +118,8 @@ class F2LLMEncoder:
         )
 
     def _setup(self, options: EncoderOptions) -> None:
-        self._options = options
-        self._model = resolve(options.model)
-        self._query_instruction, self._document_instruction = choose_instructions(options, self._model)
-        check_options(options, self._model)
-        if self._model.spec is not None and self._model.folder is None:
+        self._source = ModelSource(options)
+        if self._source.is_published:
             self._checked_dimensions(None)
         # Loading may take a minute: what the event loop's thread touches must not wait behind it.
         self._loading = threading.RLock()
@@ -138,8 +128,6 @@ class F2LLMEncoder:
         self._truncated_count = 0
         self._closed = False
         self._lease: Lease | None = None
-        self._checkpoint: Checkpoint | None = None
-        self._tokenizer: F2LLMTokenizer | None = None
         self._callers: concurrent.futures.ThreadPoolExecutor | None = None
 
     # -- what it is ---------------------------------------------------------------------------------------------
@@ -147,19 +135,17 @@ class F2LLMEncoder:
     @property
     def model_name(self) -> str:
         """The model's name as it is shown to people, e.g. ``"F2LLM-v2-80M"``."""
-        return self._model.name
+        return self._source.model.name
 
     @property
     def is_stand_in(self) -> bool:
         """Whether this is the small bundled model for demos and tests, which is not F2LLM-v2."""
-        return self._model.spec is not None and self._model.spec.kind == "stand-in"
+        return self._source.model.spec is not None and self._source.model.spec.kind == "stand-in"
 
     @property
     def native_dimensions(self) -> int:
         """The model's own width; needs the config at most, never the weights."""
-        if self._model.spec is not None and self._model.folder is None:
-            return self._model.spec.hidden_size
-        return self._configuration().hidden_size
+        return self._source.native_dimensions
 
     @property
     def dimensions(self) -> int:
@@ -169,30 +155,17 @@ class F2LLMEncoder:
     @property
     def instruction(self) -> str:
         """What queries get when a call names nothing; ``""`` means bare queries."""
-        if self._query_instruction is None:
-            stored = checkpoints.stored_prompts(self._configuration().folder).query
-            self._query_instruction = DEFAULT_INSTRUCTION if stored is None else stored
-        return self._query_instruction
+        return self._source.instruction
 
     @property
     def document_instruction(self) -> str:
         """What documents get: ``""`` for retrieval, the instruction for symmetric tasks, or what the folder says."""
-        if self._document_instruction is None:
-            self._document_instruction = checkpoints.stored_prompts(self._configuration().folder).document or ""
-        return self._document_instruction
+        return self._source.document_instruction
 
     @property
     def max_length(self) -> int:
         """Tokens after which a text is cut, EOS included."""
-        if self._options.max_length is not None:
-            return self._options.max_length
-        spec = self._model.spec
-        if self._model.folder is None and spec is not None:
-            return spec.safe_length
-        configuration = self._configuration()
-        stored = checkpoints.stored_max_length(configuration.folder)
-        wanted = stored or (spec.safe_length if spec is not None else _FALLBACK_MAX_LENGTH)
-        return min(wanted, configuration.maximum_length)
+        return self._source.max_length
 
     @property
     def truncated_count(self) -> int:
@@ -202,12 +175,12 @@ class F2LLMEncoder:
     @property
     def device_plan(self) -> DevicePlan:
         """Device, dtype and token budget, with the reason."""
-        return plan_device(self._options.device, self._options.dtype)
+        return plan_device(self._source.options.device, self._source.options.dtype)
 
     @property
     def checkpoint(self) -> Checkpoint:
         """The model's files and config, with what was repaired; fetches small files only."""
-        return self._configuration()
+        return self._source.checkpoint
 
     def contract(self, *, dimensions: int | None = None) -> EmbeddingContract:
         """What makes two document vectors of this encoder comparable; needs no weights.
@@ -215,20 +188,15 @@ class F2LLMEncoder:
         Args:
             dimensions: Of the vectors in question; ``None`` takes this encoder's.
         """
-        model = self._model
-        revision = self._options.revision or model.revision
-        if model.folder is None and model.spec is not None and checkpoints.is_commit(revision):
-            model_id = model.repo
-        else:
-            model_id, revision = self._configuration().model_id, self._configuration().revision
+        model, revision = self._source.identity
         return EmbeddingContract(
-            model=model_id,
-            revision=cast(str, revision),
+            model=model,
+            revision=revision,
             native_dimensions=self.native_dimensions,
             dimensions=self._checked_dimensions(dimensions),
             document_instruction=self.document_instruction,
             max_length=self.max_length,
-            dtype=self._options.dtype or "by hardware",
+            dtype=self._source.options.dtype or "by hardware",
         )
 
     # -- embedding ----------------------------------------------------------------------------------------------
@@ -340,11 +308,11 @@ class F2LLMEncoder:
     def count_tokens(self, text: str) -> int:
         """Tokens of a text as a document, EOS included; loads the tokenizer but not the weights."""
         check_text(text, method="count_tokens")
-        return self._tokens().count(text)
+        return self._source.tokenizer.count(text)
 
     def tokenizer_file(self) -> Path:
         """The model's ``tokenizer.json``, for splitters that count with it; downloads it if need be."""
-        return self._tokens().file
+        return self._source.tokenizer.file
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -363,7 +331,7 @@ class F2LLMEncoder:
         Returns:
             Where they are and what their config says.
         """
-        return self._read(weights=True)
+        return self._source.fetch()
 
     def self_test_result(self) -> tuple[float, bool]:
         """Difference of the fast forward from the stock one at load, and whether the fast one is in use."""
@@ -390,11 +358,11 @@ class F2LLMEncoder:
         self.close()
 
     def __repr__(self) -> str:
-        wanted = "" if self._options.dimensions is None else f", dimensions={self._options.dimensions}"
-        return f"F2LLMEncoder({self._model.name!r}{wanted})"
+        wanted = "" if self._source.options.dimensions is None else f", dimensions={self._source.options.dimensions}"
+        return f"F2LLMEncoder({self._source.model.name!r}{wanted})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"options": self._options}
+        return {"options": self._source.options}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._setup(state["options"])
@@ -426,67 +394,37 @@ class F2LLMEncoder:
     def _embed_window(self, texts: Sequence[str], *, dimensions: int, first: int) -> FloatMatrix:
         originals, inverse = deduplicate(texts)
         runtime = self._runtime()
-        tokenized = self._tokens().encode([texts[i] for i in originals], max_length=self.max_length)
+        tokenized = self._source.tokenizer.encode([texts[i] for i in originals], max_length=self.max_length)
         if tokenized.overlong:
             positions = {first + originals[row]: count for row, count in tokenized.overlong.items()}
             self._report_overlong(positions, total=int(np.isin(inverse, list(tokenized.overlong)).sum()))
-        distinct = runtime.compute(tokenized.ids, dimensions=dimensions, token_budget=self._options.token_budget)
+        distinct = runtime.compute(tokenized.ids, dimensions=dimensions, token_budget=self._source.options.token_budget)
         return distinct[inverse]
 
     def _report_overlong(self, positions: dict[int, int], *, total: int) -> None:
         first = min(positions)
         what = f"text {first} has {positions[first]} tokens, max_length is {self.max_length}"
-        if self._options.on_overflow == "error":
+        if self._source.options.on_overflow == "error":
             message = f"{total} of the texts are too long ({what}). Split them, or set on_overflow='truncate'."
             raise OverlongTextError(message)
         with self._state:
             self._truncated_count += total
-        if self._options.on_overflow == "warn":
+        if self._source.options.on_overflow == "warn":
             message = f"{total} texts were cut ({what}). Split long texts, or raise max_length."
             warnings.warn(message, TruncationWarning, stacklevel=5)
 
     def _instruction_for_call(self, instruction: str | None) -> str:
         if instruction is None:
             return self.instruction
-        check_takes_instruction(instruction, self._model)
+        check_takes_instruction(instruction, self._source.model)
         return instruction
 
     def _checked_dimensions(self, dimensions: int | None) -> int:
-        wanted = self._options.dimensions if dimensions is None else dimensions
+        wanted = self._source.options.dimensions if dimensions is None else dimensions
         native = self.native_dimensions
         if wanted is None:
             return native
         return check_dimensions(wanted, native=native, ladder=mrl_ladder(native), model_name=self.model_name)
-
-    def _configuration(self) -> Checkpoint:
-        """The config's facts; fetches small files only."""
-        with self._loading:
-            if self._checkpoint is None:
-                self._checkpoint = self._read(weights=False)
-            return self._checkpoint
-
-    def _read(self, *, weights: bool) -> Checkpoint:
-        options = self._options
-        revision = options.revision
-        if self._checkpoint is not None and self._model.folder is None:
-            # The weights of the very commit whose config and tokenizer are in use, though a branch has moved since.
-            revision = self._checkpoint.revision
-        folder = locate(
-            self._model,
-            revision=revision,
-            cache_folder=options.cache_folder,
-            local_files_only=options.local_files_only,
-            weights=weights,
-        )
-        return checkpoints.read_checkpoint(self._model, folder, revision=revision)
-
-    def _tokens(self) -> F2LLMTokenizer:
-        with self._loading:
-            if self._tokenizer is None:
-                found = self._configuration()
-                vocabulary_size = int(found.config["vocab_size"])
-                self._tokenizer = F2LLMTokenizer(found.folder, vocabulary_size=vocabulary_size)
-            return self._tokenizer
 
     def _runtime(self) -> ModelRuntime:
         self._check_process()
@@ -507,6 +445,7 @@ class F2LLMEncoder:
             return
         self._process = os.getpid()
         self._loading, self._state = threading.RLock(), threading.Lock()
+        self._source.renew_lock()
         self._callers = None
         if self._lease is not None:
             self._lease.forget()
@@ -514,13 +453,12 @@ class F2LLMEncoder:
 
     def _take_lease(self) -> Lease:
         plan = self.device_plan
-        self._configuration()
         found = self.fetch()
         if self.max_length > found.maximum_length:
             message = f"max_length={self.max_length} was given; {self.model_name} has {found.maximum_length} positions."
             raise InputError(message)
-        pad_id = self._tokens().pad_id
-        state = checkpoints.weights_state(found.folder)
+        pad_id = self._source.tokenizer.pad_id
+        state = weights_state(found.folder)
         key = RuntimeKey(str(found.folder.resolve()), found.revision, state, plan.device, plan.dtype)
         return lease(key, lambda: ModelRuntime(found, plan, pad_id=pad_id), owner=self)
 
