@@ -2,9 +2,9 @@
 
     python -m benchmarks.wrapper_correctness
 
-A random checkpoint in F2LLM-v2's file layout stands in for the weights: whether a prompt, a norm or a cache key
-is right does not depend on them. The reference is sentence-transformers' ``encode_query`` and ``encode_document`` on the same
-files. Every cell is measured in this run; a package that is not installed is shown as such. The checks lie in
+A random checkpoint in F2LLM-v2's file layout stands in for the weights: whether a prompt, a norm or a cache key is
+right does not depend on them. The reference is sentence-transformers' ``encode_query`` and ``encode_document`` on the
+same files. Every cell is measured in this run; a package that is not installed is shown as such. The checks lie in
 ``wrapper_checks.py``, the packages in ``wrapper_contestants.py``.
 """
 
@@ -101,7 +101,8 @@ def main() -> None:
         model = write_checkpoint(Path(folder) / "model")
         other = write_checkpoint(Path(folder) / "other", seed=1)
         tables = measure(Reference(str(model), str(other)))
-    content = {"versions": versions(), "tables": tables}
+    compared = versions()
+    content = {"versions": compared, "tables": tables}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "wrapper_correctness.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     parts = [
@@ -111,7 +112,7 @@ def main() -> None:
         "In brackets: what was measured. –: does not apply, or is not installed.",
         *(table(title, rows) for title, rows in tables.items()),
         "## Versions",
-        "\n".join(f"- {name} {version}" for name, version in content["versions"].items()),
+        "\n".join(f"- {name} {version}" for name, version in compared.items()),
     ]
     text = "\n\n".join(parts) + "\n"
     (RESULTS / "wrapper_correctness.md").write_text(text, encoding="utf-8")
