@@ -296,7 +296,6 @@ class F2LLMEmbeddings(BaseModel, Embeddings):
             raise InputError(f"role={role!r} was given; expected 'query' or 'document'.")
         contract = self.contract()
         facts: dict[str, Any] = contract.to_dict()
-        facts["role"] = role
         if role == "query":
             facts["instruction"] = self._encoder.instruction if self.instruction is None else self.instruction
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
