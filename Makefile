@@ -28,8 +28,9 @@ $(STAMP): pyproject.toml constraints.txt $(MEMBERS)
 demo: $(STAMP) ## Search the Universal Declaration of Human Rights across languages
 	@$(BIN)/f2rag demo
 
+# One process per core, and in each torch with one thread: most tests wait for imports and files, not for the model.
 test: $(STAMP) ## Run all tests, with coverage of f2rag
-	@$(BIN)/python -m pytest --cov=f2rag --cov-report=term $(PYTEST)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --cov=f2rag --cov-report=term $(PYTEST)
 
 lint: $(STAMP) ## Check style and format
 	@$(BIN)/ruff check
@@ -37,6 +38,8 @@ lint: $(STAMP) ## Check style and format
 
 types: $(STAMP) ## Check types, strictly
 	@$(BIN)/mypy
+	@$(BIN)/mypy --package langchain_f2llm
+	@$(BIN)/mypy --explicit-package-bases --package llama_index.embeddings.f2llm --package llama_index.vector_stores.f2llm
 
 app: $(STAMP) ## Start the search app in the browser
 	@$(BIN)/streamlit run apps/search/streamlit_app.py

@@ -138,6 +138,11 @@ class F2LLMEncoder:
         return self._source.model.name
 
     @property
+    def options(self) -> EncoderOptions:
+        """What it was made with, so that another like it can be made."""
+        return self._source.options
+
+    @property
     def is_stand_in(self) -> bool:
         """Whether this is the small bundled model for demos and tests, which is not F2LLM-v2."""
         return self._source.model.spec is not None and self._source.model.spec.kind == "stand-in"
@@ -175,7 +180,7 @@ class F2LLMEncoder:
     @property
     def device_plan(self) -> DevicePlan:
         """Device, dtype and token budget, with the reason."""
-        return plan_device(self._source.options.device, self._source.options.dtype)
+        return plan_device(self.options.device, self.options.dtype)
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -196,7 +201,7 @@ class F2LLMEncoder:
             dimensions=self._checked_dimensions(dimensions),
             document_instruction=self.document_instruction,
             max_length=self.max_length,
-            dtype=self._source.options.dtype or "by hardware",
+            dtype=self.options.dtype or "by hardware",
         )
 
     # -- embedding ----------------------------------------------------------------------------------------------
@@ -358,11 +363,11 @@ class F2LLMEncoder:
         self.close()
 
     def __repr__(self) -> str:
-        wanted = "" if self._source.options.dimensions is None else f", dimensions={self._source.options.dimensions}"
+        wanted = "" if self.options.dimensions is None else f", dimensions={self.options.dimensions}"
         return f"F2LLMEncoder({self._source.model.name!r}{wanted})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"options": self._source.options}
+        return {"options": self.options}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._setup(state["options"])
@@ -398,18 +403,18 @@ class F2LLMEncoder:
         if tokenized.overlong:
             positions = {first + originals[row]: count for row, count in tokenized.overlong.items()}
             self._report_overlong(positions, total=int(np.isin(inverse, list(tokenized.overlong)).sum()))
-        distinct = runtime.compute(tokenized.ids, dimensions=dimensions, token_budget=self._source.options.token_budget)
+        distinct = runtime.compute(tokenized.ids, dimensions=dimensions, token_budget=self.options.token_budget)
         return distinct[inverse]
 
     def _report_overlong(self, positions: dict[int, int], *, total: int) -> None:
         first = min(positions)
         what = f"text {first} has {positions[first]} tokens, max_length is {self.max_length}"
-        if self._source.options.on_overflow == "error":
+        if self.options.on_overflow == "error":
             message = f"{total} of the texts are too long ({what}). Split them, or set on_overflow='truncate'."
             raise OverlongTextError(message)
         with self._state:
             self._truncated_count += total
-        if self._source.options.on_overflow == "warn":
+        if self.options.on_overflow == "warn":
             message = f"{total} texts were cut ({what}). Split long texts, or raise max_length."
             warnings.warn(message, TruncationWarning, stacklevel=5)
 
@@ -420,7 +425,7 @@ class F2LLMEncoder:
         return instruction
 
     def _checked_dimensions(self, dimensions: int | None) -> int:
-        wanted = self._source.options.dimensions if dimensions is None else dimensions
+        wanted = self.options.dimensions if dimensions is None else dimensions
         native = self.native_dimensions
         if wanted is None:
             return native

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     Filter: TypeAlias = models.Filter | Mapping[str, Any]
 
 _OWN_FIELDS = ("language", "source")
+_NODE_KEY = "_llama_index"
+"""Where llama-index-embeddings-f2llm keeps what only LlamaIndex needs of a node."""
+
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -90,7 +93,7 @@ def columns(documents: Iterable[LangChainDocument]) -> dict[str, list[Any]]:
 
 def from_document(found: Document | Hit) -> LangChainDocument:
     """LangChain's document of a stored one, with the metadata as it was given."""
-    metadata = dict(found.metadata)
+    metadata = {key: value for key, value in found.metadata.items() if key != _NODE_KEY}
     for key in _OWN_FIELDS:
         if (value := getattr(found, key)) is not None:
             metadata[key] = value

@@ -403,7 +403,7 @@ def _described(encoder: Encoder, chosen: Mapping[str, Any]) -> dict[str, Any]:
     if besides:
         raise InputError(f"{', '.join(besides)} was given besides an encoder; give it to the encoder.")
     if isinstance(encoder, F2LLMEncoder):
-        options = dataclasses.asdict(encoder.__getstate__()["options"])
+        options = dataclasses.asdict(encoder.options)
         return {"model_name": os.fspath(options.pop("model")), **options}
     return {
         "model_name": encoder.model_name,
