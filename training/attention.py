@@ -11,11 +11,13 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as functional
+from torch import nn
 
 from training import dataset
 from training.bag import TEMPERATURE, Report, some_prefixes
@@ -32,16 +34,17 @@ class Plan:
     tokens: int = 3072  # per step and process, padding included
     draw: int = 4096  # texts drawn and sorted at a time
     bank: int = 1024  # extra targets used as negatives
-    rate: float = 1.5e-3  # of the layers
+    rate: float = 1.2e-3  # of the layers
     table_rate: float = 3e-3  # of the token vectors, whose entries are about 0.3
     prompted: float = 0.25  # share of steps that carry the query prompt
-    checkpoint_minutes: float = 5.0
+    checkpoint_minutes: float = 4.0
     seed: int = 0
 
 
 def parameter_groups(model: StandIn, plan: Plan) -> list[dict[str, object]]:
     """Splits parameters by scale: the token table and what adds to its stream move a thousandth as fast."""
-    stream, layers = [], []
+    stream: list[nn.Parameter] = []
+    layers: list[nn.Parameter] = []
     last = f"layers.{len(model.layers) - 1}."
     for name, weight in model.named_parameters():
         if not name.startswith("embed_tokens"):
@@ -125,7 +128,7 @@ class Trainer:
         groups = self.group[torch.from_numpy(chosen)]
         loss = loss_of(vectors, self.goal, groups, bank, some_prefixes(self.generator))
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         self.optimizer.step()
         self.steps, self.tokens = self.steps + 1, self.tokens + int(last.sum()) + len(last)
         return loss.item()
@@ -150,8 +153,9 @@ def work(
     started = noted = saved = time.monotonic()
     progress, losses = 0.0, list[float]()
     while progress < 1:
-        losses += [trainer.step(progress) for _ in range(PERIOD)]
-        team.average(model)
+        before = trainer.steps
+        losses += team.until(partial(trainer.step, progress), time.monotonic() + PERIOD)
+        team.average(model, trainer.steps - before)
         now = time.monotonic()
         progress = team.agree((now - started) / (60 * plan.minutes))
         if team.rank == 0 and (now - noted > 30 or progress >= 1):

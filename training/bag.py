@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ class Plan:
     """How long and how fast stage 1 trains."""
 
     minutes: float
-    batch: int = 1024
+    batch: int = 2048
     rate: float = 0.02  # of the token vectors, whose entries are about 0.3
     prompted: float = 0.15  # share of texts behind the query prompt
     aligned: float = 0.25  # share of steps that also align translations
@@ -115,7 +116,7 @@ class Trainer:
             pairs = torch.from_numpy(np.flatnonzero(everything[:count] != everything[count:]))
             loss = loss + contrast(vectors[:count][pairs], vectors[count:][pairs], prefixes, pull=0.0)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         self.optimizer.step()
         self.steps, self.tokens = self.steps + 1, self.tokens + len(ids)
         return loss.item()
@@ -134,8 +135,9 @@ def work(team: Team, data: Path, weights: Path, prompt: Integers, shape: Shape, 
     started = noted = time.monotonic()
     progress, losses = 0.0, list[float]()
     while progress < 1:
-        losses += [trainer.step(progress) for _ in range(PERIOD)]
-        team.average(model)
+        before = trainer.steps
+        losses += team.until(partial(trainer.step, progress), time.monotonic() + PERIOD)
+        team.average(model, trainer.steps - before)
         progress = team.agree((time.monotonic() - started) / (60 * plan.minutes))
         if team.rank == 0 and (time.monotonic() - noted > 20 or progress >= 1):
             noted = time.monotonic()

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +22,11 @@ from training.tokenizer import END
 LONGEST = 256  # tokens of a training text, EOS included
 Integers = npt.NDArray[np.int64]
 
-#: Shares of what is drawn, by kind of text. Rows are translations; words and sequences come from the teacher's lexicon.
+#: Shares of what is drawn, by kind of text. `interface`, `help`, `pages`, `udhr` and `names` (CLDR) are translations;
+#: `word` and `sequence` come from the teacher's lexicon, `chat` is small talk.
 SHARES = {
-    "interface": 0.33, "help": 0.12, "pages": 0.015, "udhr": 0.045, "word": 0.2, "sequence": 0.23, "chat": 0.06,
+    "interface": 0.25, "names": 0.1, "help": 0.06, "pages": 0.01, "udhr": 0.04, "word": 0.24, "sequence": 0.22,
+    "chat": 0.08,
 }  # fmt: skip
 
 
@@ -47,6 +50,8 @@ class Texts:
 
 def kind_of(row: Row) -> str:
     """Returns the sampling kind of a row."""
+    if row.source.startswith("cldr"):
+        return "names"
     return {"libreoffice-help": "help", "libreoffice-help-pages": "pages", "udhr": "udhr"}.get(row.source, "interface")
 
 
@@ -55,7 +60,7 @@ class Builder:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
-        self.end = tokenizer.token_to_id(END)
+        self.end: int = tokenizer.token_to_id(END) or 0
         self._texts: list[str] = []
         self._groups: list[int] = []
         self._pools: dict[tuple[str, str], list[int]] = defaultdict(list)
@@ -152,7 +157,8 @@ def target_matrix(
 def save(path: Path, texts: Texts, goal: torch.Tensor) -> None:
     """Writes the data for the training processes."""
     pools = {f"pool {kind} {code}": members for (kind, code), members in texts.pools.items()}
-    np.savez(path, ids=texts.ids, offsets=texts.offsets, group=texts.group, goal=goal.numpy(), **pools)
+    arrays: dict[str, Any] = {"ids": texts.ids, "offsets": texts.offsets, "group": texts.group, "goal": goal.numpy()}
+    np.savez(path, **arrays, **pools)
 
 
 def load(path: Path) -> tuple[Texts, torch.Tensor]:
@@ -182,7 +188,7 @@ class Sampler:
             return importance * size**0.4
 
         total = sum(language_weight(other) for name, other in self.keys if name == kind)
-        return shares[kind] * language_weight(code) / total
+        return float(shares[kind] * language_weight(code) / total)
 
     def draw(self, count: int) -> Integers:
         """Returns `count` text numbers."""

@@ -21,7 +21,8 @@ Encode = Callable[[Sequence[str]], Floats]
 def cut(vectors: Floats, dimensions: int) -> Floats:
     """Slices, then normalises."""
     part = vectors[:, :dimensions]
-    return part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-9)
+    result: Floats = part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-9)
+    return result
 
 
 def both_ways(left: Floats, right: Floats, dimensions: int) -> float:
@@ -32,7 +33,7 @@ def both_ways(left: Floats, right: Floats, dimensions: int) -> float:
 
 
 def held_out(
-    rows: Sequence[Row], *, languages: Sequence[str] = MAIN, limit: int = 150
+    rows: Sequence[Row], *, languages: Sequence[str] = MAIN, limit: int = 60
 ) -> dict[str, tuple[list[str], list[str]]]:
     """Returns per language up to `limit` aligned held-out strings of four or more English words."""
     found: dict[str, tuple[list[str], list[str]]] = {}

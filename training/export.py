@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
-from training.model import Shape, StandIn
+from training.model import STREAM_SCALE, Shape, StandIn
 from training.pins import PINS, TEACHER
 from training.tokenizer import END, PAD, QUERY_PROMPT
 
@@ -117,6 +117,17 @@ def notice() -> str:
     return NOTICE_HEAD + "".join(lines) + NOTICE_TAIL.format(teacher=teacher)
 
 
+@torch.no_grad()
+def make_padding_loud(model: StandIn, pad_id: int) -> None:
+    """Gives the padding token a large vector.
+
+    A correct reader never attends to padding, so no vector changes; one that reads a padded column gets a visibly wrong
+    vector instead of nearly the right one.
+    """
+    noise = torch.randn(model.shape.hidden_size, generator=torch.Generator().manual_seed(0))
+    model.embed_tokens.weight[pad_id] = 4 * STREAM_SCALE * noise
+
+
 def _write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -130,7 +141,8 @@ def write(model: StandIn, tokenizer_file: Path, folder: Path, card: str) -> int:
     """
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(tokenizer_file, folder / "tokenizer.json")
-    _write_json(folder / "config.json", config(model.shape, Tokenizer.from_file(str(tokenizer_file))))
+    settings = config(model.shape, Tokenizer.from_file(str(tokenizer_file)))
+    _write_json(folder / "config.json", settings)
     for name, value in side_files(model.shape).items():
         _write_json(folder / name, value)
     (folder / "2_Normalize").mkdir(exist_ok=True)
@@ -138,6 +150,7 @@ def write(model: StandIn, tokenizer_file: Path, folder: Path, card: str) -> int:
     _write_json(folder / "2_Normalize" / "config.json", {})
     (folder / "README.md").write_text(card, encoding="utf-8")
     (folder / "NOTICE").write_text(notice(), encoding="utf-8")
+    make_padding_loud(model, settings["pad_token_id"])
     weights = {name: value.detach().to(torch.bfloat16).contiguous() for name, value in model.state_dict().items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

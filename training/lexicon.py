@@ -50,15 +50,19 @@ def words_by_language(words: Sequence[str], rows: Iterable[Row]) -> dict[str, li
         sizes.update(counts)
     result: dict[str, list[str]] = defaultdict(list)
     for word in words:
-        kind = script(word)
-        counts = seen.get(word.lower())
+        kind, found = script(word), seen.get(word.lower())
         if kind in SCRIPTS:
             result[SCRIPTS[kind]].append(word)
-        elif counts:
-            result[max(counts, key=lambda code: counts[code] / sizes[code])].append(word)
+        elif found:
+            result[_typical(found, sizes)].append(word)
         elif kind in SHARED_SCRIPTS:
             result["?"].append(word)
     return result
+
+
+def _typical(counts: Counter[str], sizes: Counter[str]) -> str:
+    """Returns the language in which a word takes the largest share of all words."""
+    return max(counts, key=lambda code: counts[code] / sizes[code])
 
 
 def sequences(words: dict[str, list[str]], count: int, *, seed: int) -> dict[str, str]:

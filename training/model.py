@@ -10,6 +10,7 @@ Stage 1 and stage 2 share the weights: `bag` is exactly what `forward` computes 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as functional
@@ -130,19 +131,23 @@ class StandIn(nn.Module):
         """
         shape = self.shape
         nn.init.normal_(self.embed_tokens.weight, std=0.3 * STREAM_SCALE)
-        for layer in self.layers:
+        for layer in self.stack():
             for name, weight in layer.named_parameters():
                 if weight.dim() == 2:
                     nn.init.normal_(weight, std=0.04)
                 if name.endswith(("o_proj.weight", "down_proj.weight")):
                     weight.zero_()
-        last = self.layers[-1].self_attn
+        last = self.stack()[-1].self_attn
         last.q_norm.weight.zero_()
         last.v_proj.weight.copy_(torch.eye(shape.hidden_size))
         groups = shape.num_attention_heads // shape.num_key_value_heads
         columns = torch.arange(shape.num_attention_heads * shape.head_dim)
         source = columns // shape.head_dim // groups * shape.head_dim + columns % shape.head_dim
         last.o_proj.weight[source, columns] = 1.0 / groups
+
+    def stack(self) -> list[Layer]:
+        """Returns the layers."""
+        return cast("list[Layer]", list(self.layers))
 
     def bag(self, ids: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
         """Averages scaled token vectors of concatenated texts; returns (texts, hidden)."""
@@ -151,7 +156,7 @@ class StandIn(nn.Module):
         return functional.embedding_bag(ids, scaled, offsets, mode="mean")
 
     def _rotary(self, start: int, length: int) -> State:
-        angles = self.angles[start : start + length]
+        angles = cast(torch.Tensor, self.angles)[start : start + length]
         return angles.cos(), angles.sin()
 
     def forward(self, ids: torch.Tensor, last: torch.Tensor, prompt: torch.Tensor | None = None) -> torch.Tensor:
@@ -172,7 +177,7 @@ class StandIn(nn.Module):
         rotary, prefix_rotary = self._rotary(before, length), self._rotary(0, before)
         mask, prefix_mask = causal_mask(length, before)[None], causal_mask(before, 0)[None]
         rows = torch.arange(texts)
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(self.stack()):
             attention, final = layer.self_attn, index == len(self.layers) - 1
             normed = layer.input_layernorm(hidden)
             keys, values = attention.keys_values(normed, rotary)

@@ -40,6 +40,9 @@ HELD_OUT = (0, 1)  # buckets of `rows.bucket` that nothing is trained on: 0 test
 PAGES = 2_000  # help pages of several paragraphs that the teacher embeds
 SEQUENCES = 80_000
 SEED = 0
+#: Share of stage 2 in the shipped weights. Both stages lie in one valley, and their average beats either; chosen among
+#: 0.4, 0.6, 0.8 and 1 by the validation strings.
+BLEND = 0.4
 
 
 class Log:
@@ -164,14 +167,16 @@ class Build:
         self.write(model)
 
     def attention(self, minutes: float, processes: int) -> None:
-        """Stage 2, from stage 1's weights."""
+        """Stage 2, from stage 1's weights; writes a blend of both stages."""
         trained, plan = self.trained(), attention.Plan(minutes=minutes, seed=SEED)
         shape, prompt = Shape(trained.get_vocab_size()), prompt_ids(trained)
         fixed = (self.data_file, self.bag_file, prompt, shape, plan, self.log, self.checkpoint)
         self.best_file.unlink(missing_ok=True)
         team.run(processes, attention.work, *fixed)
         model = StandIn(shape)
-        model.load_state_dict(torch.load(self.best_file)["weights"])
+        first, second = torch.load(self.bag_file), torch.load(self.best_file)["weights"]
+        model.load_state_dict({name: BLEND * second[name] + (1 - BLEND) * first[name] for name in first})
+        self.figures(model, "blend")
         self.write(model)
 
     def checkpoint(self, model: StandIn, progress: float) -> None:

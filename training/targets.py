@@ -17,7 +17,8 @@ Floats = npt.NDArray[np.float32]
 
 def unit(vectors: Floats) -> Floats:
     """Returns rows of length 1."""
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    result: Floats = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    return result
 
 
 def centred(vectors: Floats, kinds: Sequence[str], *, smallest: int = 100) -> Floats:
@@ -54,4 +55,5 @@ def principal_axes(vectors: Floats, dimensions: int, *, power: float) -> Floats:
     """
     values, axes = np.linalg.eigh(np.cov(vectors.T.astype(np.float64)))
     order = np.argsort(values)[::-1][:dimensions]
-    return (axes[:, order] / np.sqrt(values[order]) ** power).astype(np.float32)
+    matrix: Floats = (axes[:, order] / np.sqrt(values[order]) ** power).astype(np.float32)
+    return matrix

@@ -1,12 +1,13 @@
-"""Several one-thread training processes that average their weights every few steps.
+"""Several one-thread training processes that average their weights every few seconds.
 
 On cores shared with other work this is faster than one process with several threads: threads wait for each other at
-every operation, these processes only at every average.
+every operation, these processes only at every average, and between two averages each makes as many steps as it can.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,10 +15,10 @@ from typing import Any
 
 import torch
 import torch.distributed as distributed
-import torch.multiprocessing as multiprocessing
+import torch.multiprocessing.spawn
 from torch import nn
 
-PERIOD = 8  # steps between two averages
+PERIOD = 4.0  # seconds between two averages
 
 
 class Team:
@@ -27,17 +28,25 @@ class Team:
         self.rank, self.size = rank, size
 
     @torch.no_grad()
-    def average(self, model: nn.Module) -> None:
-        """Replaces every parameter by its mean over the team."""
+    def average(self, model: nn.Module, steps: int) -> None:
+        """Replaces every parameter by its mean over the team, weighted by the `steps` each member made."""
         if self.size == 1:
             return
         weights = [weight for weight in model.parameters() if weight.requires_grad]
-        flat = torch.cat([weight.reshape(-1) for weight in weights])
+        flat = torch.cat([*(weight.reshape(-1) * steps for weight in weights), torch.tensor([float(steps)])])
         distributed.all_reduce(flat)
+        flat /= flat[-1].clone()
         start = 0
         for weight in weights:
-            weight.copy_((flat[start : start + weight.numel()] / self.size).view_as(weight))
+            weight.copy_(flat[start : start + weight.numel()].view_as(weight))
             start += weight.numel()
+
+    def until(self, step: Callable[[], float], moment: float) -> list[float]:
+        """Makes steps until the clock shows `moment`, at least one; returns their losses."""
+        losses = [step()]
+        while time.monotonic() < moment:
+            losses.append(step())
+        return losses
 
     def agree(self, value: float) -> float:
         """Returns the largest of the team's values, so that all members stop at the same step."""
@@ -63,4 +72,5 @@ def run(size: int, work: Callable[..., None], *arguments: Any) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     with TemporaryDirectory() as folder:
         meeting = str(Path(folder) / "meeting")
-        multiprocessing.spawn(_member, args=(size, meeting, work, arguments), nprocs=size)
+        spawn: Callable[..., Any] = torch.multiprocessing.spawn.spawn
+        spawn(_member, args=(size, meeting, work, arguments), nprocs=size)
