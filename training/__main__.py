@@ -17,7 +17,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder for downloads and intermediate results")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
-    parser.add_argument("--bag-minutes", type=float, default=6.0)
+    parser.add_argument("--bag-minutes", type=float, default=15.0)
     parser.add_argument("--attention-minutes", type=float, default=40.0)
     parser.add_argument("--processes", type=int, default=2, help="training processes of one thread each")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="where the checkpoint is written")

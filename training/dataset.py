@@ -156,9 +156,9 @@ def target_matrix(
 
 def save(path: Path, texts: Texts, goal: torch.Tensor) -> None:
     """Writes the data for the training processes."""
-    pools = {f"pool {kind} {code}": members for (kind, code), members in texts.pools.items()}
-    arrays: dict[str, Any] = {"ids": texts.ids, "offsets": texts.offsets, "group": texts.group, "goal": goal.numpy()}
-    np.savez(path, **arrays, **pools)
+    arrays: dict[str, Any] = {f"pool {kind} {code}": members for (kind, code), members in texts.pools.items()}
+    arrays |= {"ids": texts.ids, "offsets": texts.offsets, "group": texts.group, "goal": goal.numpy()}
+    np.savez(path, **arrays)
 
 
 def load(path: Path) -> tuple[Texts, torch.Tensor]:
@@ -185,10 +185,10 @@ class Sampler:
         def language_weight(other: str) -> float:
             size = len(self.texts.pools[kind, other])
             importance = 1.0 if other in MAIN else 2.0 if other == "en" else 3.0 if other == "?" else 0.35
-            return importance * size**0.4
+            return float(importance * size**0.4)
 
         total = sum(language_weight(other) for name, other in self.keys if name == kind)
-        return float(shares[kind] * language_weight(code) / total)
+        return shares[kind] * language_weight(code) / total
 
     def draw(self, count: int) -> Integers:
         """Returns `count` text numbers."""

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from training import udhr
-from training.languages import language
+from training.languages import is_regional, language
 from training.pins import HELP_SUFFIXES
 from training.rows import Row, RowBuilder, TestGuard, clean, is_prose
 from training.sources import Store
@@ -98,7 +98,9 @@ def json_rows(store: Store, package: str, contains: str, pattern: str) -> list[R
             content = json.loads(data)
             # CLDR repeats the locale inside the file: {"main": {"de": …}}.
             content = content["main"][match["locale"]] if set(content) == {"main"} else content
-            found[match["catalogue"] or ""].setdefault(code, dict(flatten(content)))
+            catalogues = found[match["catalogue"] or ""]
+            if code not in catalogues or not is_regional(match["locale"]):
+                catalogues[code] = dict(flatten(content))
     for catalogues in found.values():
         _align(builder, catalogues)
     return builder.rows()
@@ -133,8 +135,9 @@ def annotation_rows(store: Store) -> list[Row]:
     builder = RowBuilder("cldr-annotations-full")
     found: dict[str, dict[str, dict[str, list[str]]]] = {}
     for name, data in store.files("cldr-annotations-full", contains="annotations/", suffix="/annotations.json"):
-        code = language(PurePosixPath(name).parent.name)
-        if code:
+        locale = PurePosixPath(name).parent.name
+        code = language(locale)
+        if code and not is_regional(locale):
             found[code] = json.loads(data)["annotations"]["annotations"]
     for code, entries in found.items():
         for symbol, entry in entries.items() if code != "en" else ():

@@ -29,6 +29,11 @@ UDHR = {
 }  # fmt: skip
 
 
+def is_regional(spelling: str) -> bool:
+    """True for a locale with a region or script, such as `de_AT`; the plain locale is preferred to it."""
+    return "-" in spelling or "_" in spelling
+
+
 def language(spelling: str) -> str | None:
     """Maps a source's locale name to one of `ALL`, or None for a locale we do not train."""
     code = spelling.replace("_", "-").lower()

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 import torch.distributed as distributed
-import torch.multiprocessing.spawn
 from torch import nn
+from torch.multiprocessing.spawn import start_processes
 
 PERIOD = 4.0  # seconds between two averages
 
@@ -72,5 +72,5 @@ def run(size: int, work: Callable[..., None], *arguments: Any) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     with TemporaryDirectory() as folder:
         meeting = str(Path(folder) / "meeting")
-        spawn: Callable[..., Any] = torch.multiprocessing.spawn.spawn
-        spawn(_member, args=(size, meeting, work, arguments), nprocs=size)
+        start: Callable[..., Any] = start_processes
+        start(_member, (size, meeting, work, arguments), nprocs=size)
