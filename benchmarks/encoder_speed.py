@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from f2rag.types import FloatMatrix
 
 RESULTS = Path(__file__).parent / "results"
-LOWEST_COSINE = 0.999
-"""Vectors of another contestant may differ by bf16 rounding, not by more."""
+LOWEST_COSINE = 0.99
+"""Vectors of another contestant may differ by bf16 rounding, which these random weights amplify, not by more."""
 
 
 @dataclasses.dataclass(frozen=True)

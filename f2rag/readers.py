@@ -281,10 +281,20 @@ def _check_encoding(name: str, line: bytes) -> None:
         raise DocumentError(message)
 
 
+def check_paths(paths: Iterable[Path]) -> None:
+    """Make sure that files and folders are there, before anything costly begins.
+
+    Raises:
+        DocumentError: One is not.
+    """
+    for path in paths:
+        if not path.exists():
+            message = f"{path} does not exist. Give the path of a file or a folder."
+            raise DocumentError(message)
+
+
 def _files(path: Path, report: OnSkipped) -> Iterator[Path]:
-    if not path.exists():
-        message = f"{path} does not exist. Give the path of a file or a folder."
-        raise DocumentError(message)
+    check_paths([path])
     if not path.is_dir():
         yield path
         return

@@ -485,3 +485,16 @@ def test_a_real_process_fails_in_words(here):
     assert done.returncode == 1
     assert done.stderr.startswith("Error: There is no collection 'documents'")
     assert process("search", cwd=here).returncode == 2
+
+
+def test_a_missing_file_is_named_before_a_model_is_looked_for(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "f2rag.cli", "index", "nowhere.txt", "--offline"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert "nowhere.txt does not exist" in done.stderr

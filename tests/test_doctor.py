@@ -110,3 +110,13 @@ def test_known_models_introduce_themselves_before_anything_is_fetched(tmp_path: 
     assert found["files"].verdict == "failed"
     found = checks("0.6B-Preview", local_files_only=True, cache_folder=tmp_path)
     assert found["model"].verdict == "warning"
+
+
+def test_an_unforeseen_error_is_a_finding_and_no_traceback(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Any) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(doctor._Examination, "weights", broken)
+    found = checks(tiny)
+    assert found["weights"].verdict == "failed"
+    assert "unforeseen ZeroDivisionError" in found["weights"].detail

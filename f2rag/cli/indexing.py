@@ -19,7 +19,7 @@ from f2rag.cli.output import progress_bar, show_note, stderr
 from f2rag.engine import SearchEngine
 from f2rag.errors import DocumentError, UnknownModelError
 from f2rag.models import resolve
-from f2rag.readers import ReadOptions, Skipped, read_documents
+from f2rag.readers import ReadOptions, Skipped, check_paths, read_documents
 
 if TYPE_CHECKING:
     from f2rag.contract import EmbeddingContract
@@ -51,6 +51,7 @@ def index_paths(
         DocumentError: A file or row that cannot be read, or nothing to read at all.
         ContractMismatchError: The collection was filled by another model or at another dimension.
     """
+    check_paths(paths)  # before a model is looked for, which may be a long download
     skipped: list[Skipped] = []
     files: collections.Counter[str] = collections.Counter()
     with make_encoder(settings) as encoder:
