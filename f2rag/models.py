@@ -297,7 +297,7 @@ def _stand_in() -> ModelSpec:
         config = _read_json(file)
         shape = {field: int(config[key]) for field, key in _SHAPE_KEYS.items()}
         parameters, positions = count_parameters(**shape), int(config["max_position_embeddings"])
-    length = min(512, positions)  # what it was trained with
+    length = min(512, positions)  # trained to 256; figures were taken with up to 512
     return ModelSpec(
         name="stand-in",
         repo="",
