@@ -51,6 +51,8 @@ def modules(monkeypatch, tmp_path):
     monkeypatch.setenv("F2RAG_LOCATION", str(tmp_path / "store"))
     monkeypatch.setenv("F2RAG_MODEL", "stand-in")
     monkeypatch.syspath_prepend(str(APP))
+    # Streamlit makes the script the main module; processes that later tests spawn would import it.
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     import resources
 
     monkeypatch.setattr(resources, "F2LLMEncoder", lambda **options: AppEncoder(native_dimensions=128, dimensions=128))

@@ -303,7 +303,7 @@ def test_index_names_what_is_wrong_before_anything_is_stored(content, name, prob
         (("search", "a", "-n", "0"), 2, "--limit"),
         (("search", "a"), 1, "no collection 'documents'"),
         (("search", "a", "-c", "../x"), 1, "cannot name a collection"),
-        (("index", "x.txt", "--overlap", "600"), 1, "overlap=600"),
+        (("index", ".", "--overlap", "600"), 1, "overlap=600"),
         (("nonsense",), 2, "nonsense"),
         (("search",), 2, "query"),
     ],
