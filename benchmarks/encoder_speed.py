@@ -99,7 +99,7 @@ def contestants(folder: Path, *, max_length: int) -> list[Contestant]:
     return [
         Contestant("f2rag, nothing set", best, ours.embed_documents),
         Contestant("sentence-transformers, same dtype", best, reference(best)),
-        Contestant("sentence-transformers, default", "bfloat16 (as stored)", reference(None)),
+        Contestant("sentence-transformers, default", "bfloat16, as stored", reference(None)),
     ]
 
 

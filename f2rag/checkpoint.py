@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from f2rag.errors import CorruptCheckpointError, InstructionError, ModelNotFoundError
-from f2rag.models import STAND_IN_FOLDER, ResolvedModel
+from f2rag.models import STAND_IN_FOLDER, ResolvedModel, read_json
 
 _ROPE_THETA = 1_000_000.0
 """Base of the rotary frequencies of all published checkpoints."""
@@ -82,7 +82,7 @@ def read_checkpoint(model: ResolvedModel, folder: Path, *, revision: str | None 
     Raises:
         CorruptCheckpointError: ``config.json`` is not JSON, is incomplete, or describes another architecture.
     """
-    raw = _read_json(folder / "config.json")
+    raw = read_json(folder / "config.json")
     config, repairs = repair_config(raw, folder=folder)
     repairs += _pooling_overrides(folder, hidden_size=int(config["hidden_size"]))
     if model.folder is None:
@@ -147,7 +147,7 @@ def stored_prompts(folder: Path) -> StoredPrompts:
         CorruptCheckpointError: The file is damaged.
     """
     path = folder / "config_sentence_transformers.json"
-    prompts = (_read_json(path).get("prompts") or {}) if path.is_file() else {}
+    prompts = (read_json(path).get("prompts") or {}) if path.is_file() else {}
     if not isinstance(prompts, dict):
         message = f"'prompts' in {str(path)!r} is no JSON object. Download the file again."
         raise CorruptCheckpointError(message)
@@ -172,7 +172,7 @@ def _instruction_of(prompt: Any, *, role: str, folder: Path) -> str | None:
 def stored_max_length(folder: Path) -> int | None:
     """``max_seq_length`` of ``sentence_bert_config.json``, if the folder has one."""
     path = folder / "sentence_bert_config.json"
-    value = _read_json(path).get("max_seq_length") if path.is_file() else None
+    value = read_json(path).get("max_seq_length") if path.is_file() else None
     usable = isinstance(value, int) and not isinstance(value, bool) and value >= 2
     return value if usable else None
 
@@ -186,7 +186,7 @@ def weight_files(folder: Path) -> list[Path]:
     """
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        names = sorted(set(_read_json(index).get("weight_map", {}).values()))
+        names = sorted(set(read_json(index).get("weight_map", {}).values()))
         files = [folder / name for name in names]
     else:
         files = [folder / "model.safetensors"]
@@ -292,7 +292,7 @@ def _pooling_overrides(folder: Path, *, hidden_size: int) -> list[str]:
     path = folder / "1_Pooling" / "config.json"
     if not path.is_file():
         return ["no 1_Pooling was stored; last-token pooling is used (other loaders would take the mean)"]
-    stored = _read_json(path)
+    stored = read_json(path)
     overrides = []
     width = stored.get("word_embedding_dimension")
     if width is not None and width != hidden_size:
@@ -338,18 +338,6 @@ def _read_header(file: Path) -> tuple[dict[str, Any], int]:
         message = f"{file.name} in {str(file.parent)!r} ({size} bytes) has no readable header. Download it again."
         raise CorruptCheckpointError(message)
     return header, 8 + length
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        message = f"{path.name} in {str(path.parent)!r} cannot be read as JSON ({error}). Download it again."
-        raise CorruptCheckpointError(message) from error
-    if not isinstance(content, dict):
-        message = f"{path.name} in {str(path.parent)!r} holds no JSON object. Download it again."
-        raise CorruptCheckpointError(message)
-    return content
 
 
 def is_commit(revision: str | None) -> bool:

@@ -294,7 +294,7 @@ def _stand_in() -> ModelSpec:
     parameters, positions = 0, MAXIMUM_LENGTH
     file = STAND_IN_FOLDER / "config.json"
     if file.is_file():
-        config = _read_json(file)
+        config = read_json(file)
         shape = {field: int(config[key]) for field, key in _SHAPE_KEYS.items()}
         parameters, positions = count_parameters(**shape), int(config["max_position_embeddings"])
     length = min(512, positions)  # trained to 256; figures were taken with up to 512
@@ -413,7 +413,7 @@ def _resolve_folder(given: Path) -> ResolvedModel:
         repo="",
         revision=None,
         folder=folder,
-        spec=_by_shape(_read_json(folder / "config.json"), preview=_is_preview_name(name)),
+        spec=_by_shape(read_json(folder / "config.json"), preview=_is_preview_name(name)),
         takes_instructions=not _is_preview_name(name),
     )
 
@@ -435,7 +435,12 @@ def _by_shape(config: Mapping[str, Any], *, preview: bool) -> ModelSpec | None:
     return next((spec for spec in candidates if (spec.hidden_size, spec.layers) == shape), None)
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """Read one of a checkpoint's configuration files.
+
+    Raises:
+        CorruptCheckpointError: If it cannot be read, or is no JSON object.
+    """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
