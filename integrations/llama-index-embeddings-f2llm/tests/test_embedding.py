@@ -47,6 +47,14 @@ def reference(tiny: Path) -> Any:
     return pytest.importorskip("sentence_transformers").SentenceTransformer(str(tiny), device="cpu")
 
 
+def test_bfloat16_is_near(tiny: Path, reference: Any) -> None:
+    half = F2LLMEmbedding(str(tiny), dtype="bfloat16")
+    queries = np.asarray(half.get_query_embedding_batch(TEXTS))
+    documents = np.asarray(half.get_text_embedding_batch(TEXTS))
+    assert (queries * reference.encode_query(TEXTS)).sum(axis=1).min() >= 0.999
+    assert (documents * reference.encode_document(TEXTS)).sum(axis=1).min() >= 0.999
+
+
 def test_vectors_equal_sentence_transformers(embedding: F2LLMEmbedding, reference: Any) -> None:
     queries = np.asarray(embedding.get_query_embedding_batch(TEXTS))
     documents = np.asarray(embedding.get_text_embedding_batch(TEXTS))
