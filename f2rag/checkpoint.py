@@ -125,6 +125,14 @@ def repair_config(raw: Mapping[str, Any], *, folder: Path) -> tuple[dict[str, An
             "The file is damaged or not a Qwen3 config; download the checkpoint again."
         )
         raise CorruptCheckpointError(message)
+    epsilon = config.get("rms_norm_eps", 1e-6)
+    if isinstance(epsilon, bool) or not isinstance(epsilon, (int, float)) or epsilon <= 0:
+        # Not every version of transformers looks at it before it computes.
+        message = (
+            f"config.json in {str(folder)!r} has rms_norm_eps={epsilon!r}; expected a positive number. "
+            "The file is damaged; download the checkpoint again."
+        )
+        raise CorruptCheckpointError(message)
     _refuse_foreign_features(config, folder=folder)
     repairs = _repair_layer_types(config, folder=folder)
     repairs += _repair_rotary_base(config, folder=folder)

@@ -109,7 +109,8 @@ def empty_folder(folder: Path) -> None:
         (pickled_only, ModelNotFoundError, r"pytorch_model\.bin, but pickled weights are never read"),
         (lost_tensor, CorruptCheckpointError, r"1 tensors are missing.*up_proj"),
         (surplus_layer, CorruptCheckpointError, "11 have no place .layers.2"),
-        (lambda f: edit_json(f / "config.json", rms_norm_eps="x"), CorruptCheckpointError, "cannot be loaded"),
+        (lambda f: edit_json(f / "config.json", rms_norm_eps="x"), CorruptCheckpointError, "rms_norm_eps='x'"),
+        (lambda f: edit_json(f / "config.json", hidden_act="x"), CorruptCheckpointError, "cannot be loaded"),
         (lambda f: edit_json(f / "config.json", quantization_config={}), CorruptCheckpointError, "quantised weights"),
         (
             lambda f: edit_json(f / "config.json", rope_scaling={"rope_type": "yarn", "factor": 4.0}),
