@@ -24,7 +24,10 @@ The tree; each class also inherits the built-in that a caller would expect to ca
         ├── ContractMismatchError    (ValueError)     filled by another model or at another dimension
         ├── StoreLockedError                          another process has the folder open
         ├── StorePermissionError     (PermissionError) a folder that may not be written
-        └── StorageFullError         (OSError)        no space left
+        ├── StorageFullError         (OSError)        no space left
+        ├── StoreUnavailableError    (ConnectionError) a server that does not answer, or not in time
+        ├── StoreAccessError         (PermissionError) a key or token that the server refuses
+        └── UnsupportedFeatureError  (NotImplementedError) what this home or this old server cannot do
 
 A message has three parts: what was given, what was expected, what to do. Messages never hold secrets.
 """
@@ -130,3 +133,15 @@ class StorePermissionError(StoreError, PermissionError):
 
 class StorageFullError(StoreError, OSError):
     """A storage device without enough free space."""
+
+
+class StoreUnavailableError(StoreError, ConnectionError):
+    """A server that does not answer, or not in time, at any of its addresses."""
+
+
+class StoreAccessError(StoreError, PermissionError):
+    """A key or token that the server refuses, or that does not allow the call."""
+
+
+class UnsupportedFeatureError(StoreError, NotImplementedError):
+    """Something that the engine behind a collection cannot do; the message names the version that can."""

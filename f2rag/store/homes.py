@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 
     from f2rag.contract import EmbeddingContract
     from f2rag.store.filters import Selection
-    from f2rag.types import FloatVector
+    from f2rag.store.layout import FieldKind, Layout
+    from f2rag.store.server import Server
+    from f2rag.store.stages import SparseVector, Stage
+    from f2rag.types import FloatMatrix
 
-    Location: TypeAlias = str | os.PathLike[str] | QdrantClient
+    Location: TypeAlias = str | os.PathLike[str] | Server | QdrantClient
 
 MEMORY = ":memory:"
 LANGUAGE_KEY = "metadata.language"
@@ -36,7 +39,9 @@ PLAIN_KEY = r"[A-Za-z0-9_-]+"
 PointId: TypeAlias = str | int
 """What Qdrant calls a point: a UUID as text, or in collections that something else filled an integer."""
 
-HomeKind: TypeAlias = Literal["edge", "memory", "client-local", "client"]
+Version: TypeAlias = tuple[int, int, int]
+
+HomeKind: TypeAlias = Literal["edge", "memory", "client-local", "server"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,15 +61,23 @@ class CollectionInfo:
     points: int | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Point:
-    """What is stored for one document."""
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """What is written at once.
 
-    id: str
-    vector: FloatVector
-    payload: dict[str, Any]
+    Attributes:
+        ids: Qdrant ids, one for each point.
+        vectors: By name, float32 arrays of shape (points, dimensions), rows of unit length.
+        sparse: By name, one sparse vector for each point.
+        payloads: One for each point.
+        bytes: Roughly what it costs to send or write.
+    """
+
+    ids: list[str]
+    vectors: Mapping[str, FloatMatrix]
+    sparse: Mapping[str, Sequence[SparseVector]]
+    payloads: list[dict[str, Any]]
     bytes: int
-    """Roughly what it costs to send or write."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -76,10 +89,32 @@ class Row:
     score: float = 0.0
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """How a collection is doing.
+
+    Attributes:
+        points: How many it holds.
+        state: ``"ready"``; ``"indexing"``, searches work and are slower; ``"waiting"``, a server that was restarted
+            while it indexed and goes on at the next write; ``"failed"``, the server says that it cannot go on.
+        detail: What the engine says beyond that, if anything.
+        engine: The engine and its version, e.g. ``"Qdrant 1.17.0"``.
+    """
+
+    points: int
+    state: Literal["ready", "indexing", "waiting", "failed"]
+    detail: str
+    engine: str
+
+
 class Backend(Protocol):
     """One open collection."""
 
     place: str
+
+    @property
+    def version(self) -> Version | None:
+        """Of the engine; ``None`` of the client's local mode, which takes everything and ignores what it lacks."""
 
     def read_contract(self) -> Mapping[str, Any] | None:
         """The stored contract, or ``None`` where there is none."""
@@ -87,31 +122,44 @@ class Backend(Protocol):
     def write_contract(self, stored: Mapping[str, Any]) -> None:
         """Store the contract, all of it or nothing."""
 
-    def vector(self) -> tuple[int, str] | None:
-        """Size and distance of the one unnamed vector, or ``None`` where the collection has none."""
+    def vectors_found(self) -> dict[str, tuple[int, str]]:
+        """Size and distance of each dense vector of the collection, by name; the unnamed one is ``""``."""
 
-    def create_indexes(self) -> None:
-        """Index ``INDEXED_KEYS``; harmless when they are."""
+    def create_indexes(self, fields: Mapping[str, FieldKind]) -> None:
+        """Index payload keys (whole paths); harmless when they are."""
 
-    def upsert(self, points: Sequence[Point]) -> None:
+    def upsert(self, batch: Batch) -> None:
         """Store one batch durably against the end of this process."""
+
+    def set_vectors(
+        self, ids: Sequence[PointId], vectors: Mapping[str, FloatMatrix], sparse: Mapping[str, Sequence[SparseVector]]
+    ) -> None:
+        """Give existing points further vectors; what they have under other names stays."""
 
     def flush(self) -> None:
         """Make what was stored durable against the end of the machine."""
 
-    def optimize(self) -> bool:
-        """Build the index if there is enough for one; says whether it did."""
+    def status(self) -> Status:
+        """How it is doing."""
 
-    def search(
-        self,
-        vector: FloatVector,
-        *,
-        limit: int,
-        selection: Selection,
-        score_threshold: float | None,
-        exact: bool,
-    ) -> list[Row]:
-        """The nearest points, best first."""
+    def optimize(self, *, wait: float | None, on_progress: Callable[[Status], object] | None) -> bool:
+        """Build the index if there is enough for one, or wait for the server to do it; says whether it did.
+
+        Args:
+            wait: Most seconds to wait for a server; ``None`` does not wait. The embedded engine builds at once.
+            on_progress: Called with the status while waiting.
+
+        Raises:
+            StoreUnavailableError: Not ready within ``wait`` seconds.
+        """
+
+    def search(self, stage: Stage, *, selection: Selection, score_threshold: float | None) -> list[Row]:
+        """What the last stage passes on, best first."""
+
+    def search_groups(
+        self, stage: Stage, *, selection: Selection, score_threshold: float | None, key: str, groups: int, size: int
+    ) -> list[tuple[str, list[Row]]]:
+        """The best groups of points with one value under a payload key, each with its best points."""
 
     def retrieve(self, ids: Sequence[PointId], *, keys: Sequence[str] | None = None) -> list[Row]:
         """Points by Qdrant id, in any order, absent ones left out; only ``keys`` of the payload if given."""
@@ -122,14 +170,25 @@ class Backend(Protocol):
     def delete(self, ids: Sequence[PointId]) -> None:
         """Delete points by Qdrant id."""
 
+    def delete_where(self, selection: Selection) -> None:
+        """Delete the points that match."""
+
     def count(self, selection: Selection) -> int:
         """How many points match."""
 
-    def facet(self, key: str) -> dict[str, int]:
-        """The values of ``key`` and how many points have each."""
+    def count_without(self, vector: str) -> int:
+        """How many points lack the named vector."""
 
-    def scroll(self, *, offset: Any, limit: int) -> tuple[list[Row], Any]:
-        """One page of all points from ``offset``, and where the next begins (``None`` at the end)."""
+    def facet(self, key: str, *, selection: Selection, limit: int) -> dict[str, int]:
+        """The most frequent values of a payload key and how many points have each."""
+
+    def scroll(
+        self, *, selection: Selection, offset: Any, limit: int, without: str | None = None
+    ) -> tuple[list[Row], Any]:
+        """One page of the points that match (and lack the vector ``without``), and where the next page begins.
+
+        The order is that of the ids; ``None`` is the end.
+        """
 
     def close(self) -> None:
         """Let go of it; a second time does nothing."""
@@ -142,13 +201,27 @@ class Home(Protocol):
     name: str
 
     def collections(self) -> list[str]:
-        """Names, sorted."""
+        """Names, sorted; aliases are not among them."""
 
-    def create(self, collection: str, contract: EmbeddingContract) -> None:
-        """Make a collection, with its contract, all of it or nothing; leave one that somebody else made meanwhile."""
+    def aliases(self) -> dict[str, str]:
+        """The collection that each alias stands for."""
+
+    def switch_alias(self, alias: str, collection: str) -> None:
+        """Let ``alias`` stand for ``collection`` from now on, in one step: readers see the one or the other.
+
+        Raises:
+            InputError: ``alias`` is the name of a collection.
+        """
+
+    def create(self, collection: str, record: Mapping[str, Any], *, layout: Layout, dimensions: int) -> None:
+        """Make a collection with its indexes and its contract; leave one that somebody else made meanwhile.
+
+        Raises:
+            UnsupportedFeatureError: The engine lacks something that the layout asks for.
+        """
 
     def open(self, collection: str) -> Backend:
-        """Open a collection that exists."""
+        """Open a collection (or alias) that exists."""
 
     def info(self, collection: str) -> CollectionInfo:
         """Describe a collection that exists, without keeping it open."""
