@@ -2,29 +2,47 @@
 
 What is given explicitly, such as an option on the command line, wins over an environment variable
 ``F2RAG_<NAME>``, that wins over a line in the file ``.env`` of the working directory, and that wins over the
-default. An empty variable counts as not set. The library itself never reads the environment: its classes take
-arguments.
+default. An empty variable counts as not set. Where ``F2RAG_LOCATION`` and ``F2RAG_QDRANT_API_KEY`` are not set,
+``QDRANT_URL`` and ``QDRANT_API_KEY`` are read, which other programs know too. The library itself never reads the
+environment: its classes take arguments.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
+from urllib.parse import urlsplit
 
 import pydantic
 from dotenv import dotenv_values
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from f2rag.errors import SettingsError
+from f2rag.errors import InputError, SettingsError
+from f2rag.store.layout import FieldKind, Layout, Lexical, Quantization
+from f2rag.store.modes import ModeName
+
+if TYPE_CHECKING:
+    from f2rag.store.server import Server
 
 PREFIX = "F2RAG_"
+
+CONVENTIONAL = {"location": "QDRANT_URL", "qdrant_api_key": "QDRANT_API_KEY"}
+"""Variables that other programs read too, for the settings that they stand in for."""
 
 _LONGEST_ECHO = 24
 """A value is repeated in a message only when it is shorter than access tokens are."""
 
 _EXCLUSIVE = {"task": "instruction", "instruction": "task"}
+
+_OPTIONS = {"fields": "field"}
+"""Options that are not called as the setting is."""
+
+_NO_OPTION = {"qdrant_api_key", "grpc_port", "timeout", "token_budget"}
+"""Settings without an option; of a key because a command line is seen by every process of the machine."""
 
 
 class Settings(BaseSettings):
@@ -43,8 +61,18 @@ class Settings(BaseSettings):
         local_files_only: Never ask the model hub.
         cache_folder: Where downloaded models lie, instead of the Hugging Face cache.
         token_budget: Padded tokens per forward pass; what suits the device when not set.
-        location: Folder of the stored vectors, or ``:memory:``.
+        location: Folder of the stored vectors, ``:memory:``, or the address of a Qdrant server such as
+            ``http://127.0.0.1:6333``; several nodes of one cluster are separated by commas and asked in this order.
         collection: The collection within it.
+        qdrant_api_key: Key or token for the server.
+        grpc_port: The server's port for gRPC; when not set, its usual one is tried.
+        timeout: Seconds after which a call to the server counts as failed.
+        mode: How to search; ``auto`` chooses what suits the collection.
+        levels: Prefix sizes that a new collection stores for the funnel, e.g. ``128,256``.
+        quantization: Compression of a new collection's indexed vectors.
+        lexical: Whether a new collection also indexes words, for hybrid search.
+        fields: Metadata fields that a new collection indexes for filters, e.g. ``year:integer,author:keyword``; without
+            a kind it is ``keyword``.
         language: BCP 47 tag of indexed documents that do not name theirs.
         chunk_tokens: Most tokens of a chunk, EOS included.
         overlap: Most tokens that a chunk repeats of the one before.
@@ -75,10 +103,69 @@ class Settings(BaseSettings):
     token_budget: int | None = pydantic.Field(default=None, ge=1)
     location: str = ".f2rag"
     collection: str = "documents"
+    qdrant_api_key: pydantic.SecretStr | None = None
+    grpc_port: int | None = pydantic.Field(default=None, ge=1, le=65535)
+    timeout: float | None = pydantic.Field(default=None, gt=0)
+    mode: ModeName = "auto"
+    levels: str | None = None
+    quantization: Quantization | None = None
+    lexical: bool | None = None
+    fields: str | None = None
     language: str | None = None
     chunk_tokens: int = pydantic.Field(default=512, ge=16)
     overlap: int = pydantic.Field(default=64, ge=0)
     limit: int = pydantic.Field(default=10, ge=1)
+
+    @pydantic.field_validator("location")
+    @classmethod
+    def _location_is_one(cls, location: str) -> str:
+        if re.fullmatch(r"[\w.-]+:\d+", location):
+            raise ValueError("should be a folder, or an address that begins with http:// or https://")
+        for address in _addresses(location):
+            _check_address(address)
+        return location
+
+    @pydantic.field_validator("levels")
+    @classmethod
+    def _levels_are_numbers(cls, levels: str | None) -> str | None:
+        _levels(levels)
+        return levels
+
+    @pydantic.field_validator("fields")
+    @classmethod
+    def _fields_are_fields(cls, fields: str | None) -> str | None:
+        _fields(fields)
+        return fields
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses of the server or cluster that ``location`` names; empty for a folder or memory."""
+        return _addresses(self.location)
+
+    def location_for_store(self) -> str | Server:
+        """The location as ``QdrantStore.open`` takes it: a server comes with its key, port and timeout.
+
+        Raises:
+            InputError: An address that no server has.
+        """
+        if not self.addresses:
+            return self.location
+        from f2rag.store.server import Server
+
+        options = {"api_key": self.qdrant_api_key, "grpc_port": self.grpc_port, "timeout": self.timeout}
+        given = {name: value for name, value in options.items() if value is not None}
+        return Server(self.addresses, **cast("dict[str, Any]", given))
+
+    def layout(self) -> Layout | None:
+        """The layout of a new collection; ``None`` where nothing was set, so that one that exists keeps its own."""
+        if self.levels is None and self.quantization is None and self.lexical is None and self.fields is None:
+            return None
+        return Layout(
+            levels=_levels(self.levels),
+            quantization=self.quantization,
+            lexical=Lexical() if self.lexical else None,
+            fields=_fields(self.fields),
+        )
 
     def encoder_arguments(self) -> dict[str, Any]:
         """The arguments of ``F2LLMEncoder``, its first one included."""
@@ -104,6 +191,8 @@ def load_settings(**explicit: Any) -> Settings:
         written = dotenv_values(".env", encoding="utf-8")
         _check_names({*os.environ, *written})
         settings = Settings(**given)
+        if conventional := _conventional(settings, written):
+            settings = Settings(**given, **conventional)
     except pydantic.ValidationError as error:
         raise SettingsError("\n".join(_line(problem) for problem in error.errors())) from None
     except (OSError, UnicodeDecodeError) as error:
@@ -128,9 +217,77 @@ def _check_names(names: set[str]) -> None:
             raise SettingsError(message)
 
 
+def _conventional(settings: Settings, written: Mapping[str, str | None]) -> dict[str, Any]:
+    """What the variables that other programs read too say about settings that are not set."""
+    found = {name: os.environ.get(variable) or written.get(variable) for name, variable in CONVENTIONAL.items()}
+    wanted = {name: value for name, value in found.items() if value and name not in settings.model_fields_set}
+    if "location" in wanted and not _addresses(wanted["location"]):
+        raise SettingsError("QDRANT_URL is no address of a server. Write it like http://127.0.0.1:6333, or unset it.")
+    return wanted
+
+
+def _addresses(location: str) -> tuple[str, ...]:
+    if not re.match(r"\s*[a-z][a-z0-9+.-]*://", location, re.IGNORECASE):
+        return ()
+    return tuple(address.strip() for address in location.split(",") if address.strip())
+
+
+def _check_address(address: str) -> None:
+    """Refuse what is no address of a server; the message does not repeat it, since it may hold a key.
+
+    Raises:
+        ValueError: It is none.
+    """
+    parts = urlsplit(address)
+    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        raise ValueError("should hold no key or password: set F2RAG_QDRANT_API_KEY instead")
+    if parts.scheme.lower() not in ("http", "https") or not parts.hostname:
+        raise ValueError("should be a folder, ':memory:', or an address such as http://127.0.0.1:6333")
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ValueError("should have a whole number after the colon, the server's port") from None
+
+
+def _levels(levels: str | None) -> tuple[int, ...]:
+    """Read ``"128,256"``.
+
+    Raises:
+        ValueError: It is no list of levels.
+    """
+    try:
+        found = tuple(int(level) for level in (levels or "").split(",") if level.strip())
+        return Layout(levels=found).levels
+    except ValueError as error:
+        why = f" ({error})" if isinstance(error, InputError) else ""
+        raise ValueError(f"should be sizes separated by commas, for example 128,256{why}") from None
+
+
+def _fields(fields: str | None) -> dict[str, FieldKind]:
+    """Read ``"year:integer,author"``.
+
+    Raises:
+        ValueError: It is no list of fields.
+    """
+    pairs = [field.partition(":") for field in (fields or "").split(",") if field.strip()]
+    found = {name.strip(): kind.strip() or "keyword" for name, _, kind in pairs}
+    try:
+        Layout(fields=cast("dict[str, FieldKind]", found))
+    except InputError as error:
+        raise ValueError(
+            f"should be fields with their kinds, for example year:integer,author:keyword ({error})"
+        ) from None
+    return cast("dict[str, FieldKind]", found)
+
+
 def _line(problem: Any) -> str:
     """One validation problem in one line, without values that may be secret."""
     name = ".".join(map(str, problem["loc"]))
     given = str(problem["input"])
-    what = f"{given!r} was given" if len(given) < _LONGEST_ECHO else "the value given is wrong"
-    return f"{PREFIX}{name.upper()} or --{name.replace('_', '-')}: {what}; it {problem['msg'].removeprefix('Input ')}."
+    repeatable = len(given) < _LONGEST_ECHO and "://" not in given  # an address may hold a password
+    what = f"{given!r} was given" if repeatable else "the value given is wrong"
+    where = [PREFIX + name.upper(), *([CONVENTIONAL[name]] if name in CONVENTIONAL else [])]
+    if name not in _NO_OPTION:
+        where.append(f"--{_OPTIONS.get(name, name.replace('_', '-'))}")
+    msg = problem["msg"].removeprefix("Input ").removeprefix("Value error, ")
+    return f"{' or '.join(where)}: {what}; it {msg.removesuffix('.')}."

@@ -12,13 +12,17 @@ import pytest
 from f2rag.encoder import F2LLMEncoder
 from f2rag.errors import SettingsError
 from f2rag.settings import Settings, load_settings
+from f2rag.store.layout import Layout, Lexical
+from f2rag.store.server import Server
+
+KEY = "k3y-of-the-server"
 
 
 @pytest.fixture(autouse=True)
 def clean(tmp_path, monkeypatch):
     """No settings but those of the test."""
     for name in list(os.environ):
-        if name.upper().startswith("F2RAG_"):
+        if name.upper().startswith(("F2RAG_", "QDRANT_")):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 
@@ -158,9 +162,161 @@ def test_the_example_file_names_every_setting_and_loads():
     named = re.findall(r"^# F2RAG_(\w+)=", example, re.MULTILINE)
     assert sorted(named) == sorted(name.upper() for name in Settings.model_fields)
     Path(".env").write_text(re.sub(r"^# (F2RAG_(?!TASK))", r"\1", example, flags=re.MULTILINE), encoding="utf-8")
-    assert load_settings().chunk_tokens == 512
+    settings = load_settings()
+    assert settings.chunk_tokens == 512
+    assert settings.layout().levels == (128, 256)
 
 
 def test_settings_do_not_change():
     with pytest.raises(ValueError, match="frozen"):
         load_settings().limit = 3
+
+
+# -- the server
+
+
+@pytest.mark.parametrize("location", [".f2rag", ":memory:", "/a/folder, with a comma", "C:\\vectors", "http", "a:b:1"])
+def test_a_folder_or_memory_goes_to_the_store_as_it_is(location, monkeypatch):
+    monkeypatch.setenv("QDRANT_API_KEY", KEY)
+    settings = load_settings(location=location)
+    assert settings.addresses == ()
+    assert settings.location_for_store() == location
+
+
+def test_a_server_goes_to_the_store_with_its_options(monkeypatch):
+    monkeypatch.setenv("F2RAG_QDRANT_API_KEY", KEY)
+    server = load_settings(location="https://qdrant.example.com:6333", grpc_port=7001, timeout=2.5).location_for_store()
+    assert isinstance(server, Server)
+    assert server.grpc_port == 7001
+    assert server.timeout == 2.5
+    assert revealed(server) == KEY
+    assert load_settings(location="HTTP://host").location_for_store().timeout == Server("http://host").timeout
+
+
+def test_the_nodes_of_a_cluster_keep_their_order():
+    settings = load_settings(location="http://b:6333, http://a:6333,")
+    assert settings.addresses == ("http://b:6333", "http://a:6333")
+    assert tuple(settings.location_for_store().url) == settings.addresses
+
+
+def test_the_conventional_variables_stand_in(monkeypatch):
+    monkeypatch.setenv("QDRANT_URL", "http://convention:6333")
+    monkeypatch.setenv("QDRANT_API_KEY", KEY)
+    settings = load_settings()
+    assert settings.location == "http://convention:6333"
+    assert revealed(settings.location_for_store()) == KEY
+    assert load_settings(location="folder").location == "folder"
+    Path(".env").write_text(f"F2RAG_LOCATION=other\nF2RAG_QDRANT_API_KEY=second\n", encoding="utf-8")
+    settings = load_settings()
+    assert settings.location == "other"
+    assert settings.qdrant_api_key.get_secret_value() == "second"
+
+
+def test_the_conventional_variables_are_read_from_the_file_too(monkeypatch):
+    Path(".env").write_text(f"QDRANT_URL=http://file:6333\nQDRANT_API_KEY={KEY}\n", encoding="utf-8")
+    assert load_settings().location == "http://file:6333"
+    assert load_settings().qdrant_api_key.get_secret_value() == KEY
+    monkeypatch.setenv("QDRANT_URL", "http://environment:6333")
+    assert load_settings().location == "http://environment:6333"
+    monkeypatch.setenv("QDRANT_URL", "")
+    assert load_settings().location == "http://file:6333"
+
+
+def test_a_conventional_address_that_is_none_is_refused(monkeypatch):
+    monkeypatch.setenv("QDRANT_URL", "qdrant")
+    with pytest.raises(SettingsError, match="QDRANT_URL is no address of a server"):
+        load_settings()
+    monkeypatch.setenv("QDRANT_URL", "http://host:port")
+    with pytest.raises(SettingsError, match="F2RAG_LOCATION or QDRANT_URL or --location: .* whole number"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("location", "problem"),
+    [
+        (f"http://user:{KEY}@host", "should hold no key or password: set F2RAG_QDRANT_API_KEY instead"),
+        (f"http://a,http://{KEY}@b", "should hold no key"),
+        (f"http://host?api_key={KEY}", "should hold no key"),
+        (f"http://host:{KEY}", "should have a whole number after the colon"),
+        (f"ftp://{KEY}", "should be a folder, ':memory:', or an address"),
+        ("http://", "should be a folder, ':memory:', or an address"),
+        ("http://a,b", "should be a folder, ':memory:', or an address"),
+        ("localhost:6333", "an address that begins with http:// or https://"),
+    ],
+)
+def test_a_location_that_is_no_address_is_refused_and_never_shown_whole(location, problem, monkeypatch):
+    monkeypatch.setenv("F2RAG_LOCATION", location)
+    with pytest.raises(SettingsError, match=re.escape(problem)) as caught:
+        load_settings()
+    assert KEY not in str(caught.value)
+
+
+def test_the_key_is_never_shown(monkeypatch):
+    monkeypatch.setenv("QDRANT_API_KEY", KEY)
+    settings = load_settings(location="http://host:6333")
+    server = settings.location_for_store()
+    for shown in (settings, settings.model_dump(), settings.model_dump_json(), server, vars(settings), vars(server)):
+        assert KEY not in f"{shown} {shown!r}"
+    monkeypatch.setenv("F2RAG_LIMIT", "none")
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert KEY not in f"{caught.value} {caught.value!r}"
+
+
+def revealed(server):
+    key = server.api_key
+    return key if isinstance(key, str) else key.get_secret_value()
+
+
+# -- the layout of new collections
+
+
+def test_a_layout_that_is_not_set_is_none():
+    assert load_settings().layout() is None
+
+
+@pytest.mark.parametrize(
+    ("given", "layout"),
+    [
+        ({"levels": "256, 128"}, Layout(levels=(128, 256))),
+        ({"quantization": "int8"}, Layout(quantization="int8")),
+        ({"lexical": True}, Layout(lexical=Lexical())),
+        ({"lexical": False}, Layout()),
+        (
+            {"fields": "year:integer, author,seen:datetime"},
+            {"year": "integer", "author": "keyword", "seen": "datetime"},
+        ),
+        ({"levels": "64", "lexical": True}, Layout(levels=(64,), lexical=Lexical())),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_what_is_set_makes_the_layout(given, layout):
+    expected = Layout(fields=layout) if isinstance(layout, dict) else layout
+    assert load_settings(**given).layout() == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("LEVELS", "wide", "F2RAG_LEVELS or --levels: 'wide' was given; it should be sizes separated by commas"),
+        ("LEVELS", "0,128", "expected whole numbers from 1"),
+        ("LEVELS", "128,128", "names one twice"),
+        (
+            "FIELDS",
+            "year:number",
+            "F2RAG_FIELDS or --field: 'year:number' was given; it should be fields with their kinds",
+        ),
+        ("FIELDS", ":integer", "no metadata field"),
+        ("QUANTIZATION", "int4", "'int8', 'turbo4', 'turbo2', 'turbo1' or 'binary'"),
+        ("LEXICAL", "bm25", "valid boolean"),
+        ("MODE", "quick", "'auto', 'exact', 'hnsw', 'quantized', 'funnel', 'hybrid' or 'diverse'"),
+        ("GRPC_PORT", "0", "F2RAG_GRPC_PORT: '0' was given; it should be greater than or equal to 1"),
+        ("TIMEOUT", "-1", "F2RAG_TIMEOUT: '-1' was given; it should be greater than 0"),
+    ],
+)
+def test_a_layout_or_server_option_that_is_wrong_is_one_line(name, value, problem, monkeypatch):
+    monkeypatch.setenv(f"F2RAG_{name}", value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert problem in str(caught.value)
+    assert "\n" not in str(caught.value)
