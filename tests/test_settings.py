@@ -206,7 +206,7 @@ def test_the_conventional_variables_stand_in(monkeypatch):
     assert settings.location == "http://convention:6333"
     assert revealed(settings.location_for_store()) == KEY
     assert load_settings(location="folder").location == "folder"
-    Path(".env").write_text(f"F2RAG_LOCATION=other\nF2RAG_QDRANT_API_KEY=second\n", encoding="utf-8")
+    Path(".env").write_text("F2RAG_LOCATION=other\nF2RAG_QDRANT_API_KEY=second\n", encoding="utf-8")
     settings = load_settings()
     assert settings.location == "other"
     assert settings.qdrant_api_key.get_secret_value() == "second"
@@ -227,7 +227,7 @@ def test_a_conventional_address_that_is_none_is_refused(monkeypatch):
     with pytest.raises(SettingsError, match="QDRANT_URL is no address of a server"):
         load_settings()
     monkeypatch.setenv("QDRANT_URL", "http://host:port")
-    with pytest.raises(SettingsError, match="F2RAG_LOCATION or QDRANT_URL or --location: .* whole number"):
+    with pytest.raises(SettingsError, match=r"F2RAG_LOCATION or QDRANT_URL or --location: .* whole number"):
         load_settings()
 
 
