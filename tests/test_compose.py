@@ -1,4 +1,7 @@
-"""The compose file and the image that it builds, read as files: no container engine is needed."""
+"""The compose files and the image that they build, read as files: no container engine is needed.
+
+``test_compose_server.py`` runs what the file says about the server, ``test_compose_up.py`` the containers themselves.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,24 @@ yaml = pytest.importorskip("yaml", reason="PyYAML comes with huggingface-hub")
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = ROOT / "docker-compose.yml"
+GPU = ROOT / "compose.gpu.yaml"
 IGNORE = ROOT / ".dockerignore"
 SECRET = re.compile(r"(?i)(hf_[a-z0-9]{8}|token\s*[:=]\s*\S|password|secret|api_?key|://[^/\s]+:[^/\s]+@)")
 
 
 @pytest.fixture(scope="module")
-def app():
-    return yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"]["app"]
+def compose():
+    return yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def app(compose):
+    return compose["services"]["app"]
+
+
+@pytest.fixture(scope="module")
+def qdrant(compose):
+    return compose["services"]["qdrant"]
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +51,14 @@ def instructions(dockerfile, name):
     return [line.partition(" ")[2].strip() for line in dockerfile.splitlines() if line.startswith(f"{name} ")]
 
 
-def test_the_file_keeps_to_the_compose_specification():
+@pytest.mark.parametrize("file", [COMPOSE, GPU], ids=lambda file: file.name)
+def test_the_files_keep_to_the_compose_specification(file):
     beside = Path(sys.executable).with_name("check-jsonschema")
     tool = str(beside) if beside.exists() else shutil.which("check-jsonschema")
     if tool is None:
         pytest.skip("check-jsonschema is not installed: pip install check-jsonschema")
     done = subprocess.run(
-        [tool, "--builtin-schema", "vendor.compose-spec", str(COMPOSE)], capture_output=True, text=True, check=False
+        [tool, "--builtin-schema", "vendor.compose-spec", str(file)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -53,10 +68,10 @@ def test_ports_are_published_on_this_machine_only(app, dockerfile):
     assert instructions(dockerfile, "EXPOSE") == ["8501"]
 
 
-def test_what_must_last_lies_in_declared_volumes(app, dockerfile):
-    declared = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["volumes"]
+def test_what_must_last_lies_in_declared_volumes(compose, app, dockerfile):
     mounts = dict(volume.split(":") for volume in app["volumes"])
-    assert set(mounts) == set(declared)
+    named = [volume.split(":")[0] for service in compose["services"].values() for volume in service["volumes"]]
+    assert sorted(named) == sorted(compose["volumes"])  # each declared, each used, none shared
     assert sorted(mounts.values()) == sorted(json.loads(instructions(dockerfile, "VOLUME")[0]))
     variables = "\n".join(instructions(dockerfile, "ENV"))
     assert app["environment"]["F2RAG_LOCATION"] == mounts["data"]
@@ -154,5 +169,74 @@ def matches(pattern, path):
 
 
 def test_no_file_holds_a_secret(dockerfile):
-    for text in (COMPOSE.read_text(encoding="utf-8"), dockerfile):
-        assert not SECRET.search(text.replace("TOKEN_BUDGET: ", ""))
+    for text in (COMPOSE.read_text(encoding="utf-8"), GPU.read_text(encoding="utf-8"), dockerfile):
+        code = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+        key = re.compile(r"^ +QDRANT__SERVICE__API_KEY: \$\{QDRANT_API_KEY:\?[^}]+\}$", re.MULTILINE)
+        assert not SECRET.search(key.sub("", code).replace("TOKEN_BUDGET: ", ""))
+    example = (ROOT / ".env.example").read_text(encoding="utf-8")
+    assert re.findall(r"^# (\w*(?:KEY|TOKEN|SECRET))=(.*)$", example, re.MULTILINE) == [
+        ("F2RAG_QDRANT_API_KEY", ""),
+        ("QDRANT_API_KEY", ""),
+    ]
+
+
+# -- the server
+
+
+def test_the_server_is_a_pinned_version_without_root(qdrant):
+    default = re.fullmatch(r"\$\{QDRANT_IMAGE:-(.+)\}", qdrant["image"])
+    assert default is not None
+    assert re.fullmatch(r"qdrant/qdrant:v\d+\.\d+\.\d+-unprivileged", default[1])
+    assert qdrant["user"] == "1000:1000"
+
+
+def test_the_server_is_published_on_this_machine_only(qdrant):
+    assert qdrant["ports"] == [
+        "127.0.0.1:${QDRANT_PORT:-6333}:6333",
+        "127.0.0.1:${QDRANT_GRPC_PORT:-6334}:6334",
+    ]
+    assert "network_mode" not in qdrant
+
+
+def test_the_server_may_do_little(qdrant):
+    assert qdrant["read_only"] is True
+    assert qdrant["cap_drop"] == ["ALL"]
+    assert qdrant["security_opt"] == ["no-new-privileges:true"]
+    assert not {"privileged", "cap_add", "devices", "pid", "ipc", "env_file"} & set(qdrant)
+
+
+def test_the_server_wants_a_key_and_tells_nobody(qdrant):
+    environment = qdrant["environment"]
+    assert environment["QDRANT__SERVICE__API_KEY"].startswith("${QDRANT_API_KEY:?")
+    assert environment["QDRANT__TELEMETRY_DISABLED"] == "true"
+    assert environment["QDRANT__SERVICE__ENABLE_CORS"] == "false"
+
+
+def test_what_the_server_keeps_outlasts_it(qdrant):
+    assert qdrant["volumes"] == ["qdrant_storage:/qdrant/storage", "qdrant_snapshots:/qdrant/snapshots"]
+    assert qdrant["environment"]["QDRANT_INIT_FILE_PATH"].startswith("/qdrant/storage/")
+    assert int(qdrant["stop_grace_period"].removesuffix("s")) >= 30
+    assert qdrant["restart"] == "unless-stopped"
+
+
+def test_the_app_needs_no_server(app):
+    assert not {"depends_on", "links"} & set(app)
+    assert app["environment"]["F2RAG_LOCATION"] == "/data"
+
+
+def test_the_example_names_every_variable_of_the_server(qdrant):
+    wanted = set(re.findall(r"\$\{(\w+)", json.dumps(qdrant)))
+    assert wanted == {"QDRANT_IMAGE", "QDRANT_PORT", "QDRANT_GRPC_PORT", "QDRANT_API_KEY"}
+    example = (ROOT / ".env.example").read_text(encoding="utf-8")
+    lines = dict(re.findall(r"^# (\w+)=(.*)$", example, re.MULTILINE))
+    assert wanted <= set(lines)
+    for name, default in re.findall(r"\$\{(\w+):-([^}]*)\}", json.dumps(qdrant)):
+        assert lines[name] == default
+
+
+def test_the_overlay_gives_the_app_a_gpu_and_changes_nothing_else(compose):
+    overlay = yaml.safe_load(GPU.read_text(encoding="utf-8"))
+    assert set(overlay) == {"services"}
+    assert set(overlay["services"]) == {"app"} <= set(compose["services"])
+    device = {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+    assert overlay["services"]["app"] == {"deploy": {"resources": {"reservations": {"devices": [device]}}}}
