@@ -16,8 +16,8 @@ from typing import Any
 CONTRACT_KEY = "f2rag"
 """The one key under which the contract lies in a collection's metadata."""
 
-SCHEMA_VERSION = 1
-"""Version of the contract's own fields; a reader refuses a newer one."""
+SCHEMA_VERSION = 2
+"""Version of what is stored beside a collection; a reader refuses a newer one. 2 added the layout."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

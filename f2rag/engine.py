@@ -9,20 +9,24 @@ It knows no model, no prompt and no database; the encoder and the store do.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from f2rag.errors import InputError
-from f2rag.store import QdrantStore
+from f2rag.store.qdrant import QdrantStore
 from f2rag.types import Document, Encoder, IndexReport, SearchResult, Timings
 
 if TYPE_CHECKING:
     from qdrant_client import models
+
+    from f2rag.store.homes import Location
+    from f2rag.store.layout import Layout
+    from f2rag.store.modes import Mode, ModeName
 
 
 class SearchEngine:
@@ -58,38 +62,46 @@ class SearchEngine:
     def open(
         cls,
         encoder: Encoder,
-        location: str | Path,
+        location: Location,
         *,
         collection: str = "documents",
         dimensions: int | None = None,
         create: bool = True,
+        layout: Layout | None = None,
     ) -> Self:
         """Open or make a collection for this encoder's vectors.
 
         Args:
             encoder: Makes the vectors.
-            location: A folder, or ``":memory:"``.
+            location: A folder, ``":memory:"``, the address of a server, a ``Server``, or a ``QdrantClient``.
             collection: Its name.
             dimensions: Width of the stored vectors; ``None`` takes the encoder's.
             create: Make the collection if it is absent.
+            layout: What is stored of each document; ``None`` takes what is there, or for a new one what suits it.
 
         Raises:
-            ContractMismatchError: The collection was filled by another model or at another width.
+            ContractMismatchError: The collection was filled by another model, at another width or with another layout.
             StoreError: It cannot be opened; see ``QdrantStore.open``.
         """
         contract = encoder.contract(dimensions=dimensions)
-        return cls(encoder, QdrantStore.open(location, collection=collection, contract=contract, create=create))
+        store = QdrantStore.open(location, collection=collection, contract=contract, create=create, layout=layout)
+        try:
+            return cls(encoder, store)
+        except BaseException:
+            store.close()
+            raise
 
     def index(
         self,
         documents: Iterable[Document],
         *,
         window: int = 512,
-        on_progress: Callable[[int], None] | None = None,
+        on_progress: Callable[[int], object] | None = None,
     ) -> IndexReport:
         """Store documents; those that are stored already and equal are not embedded again.
 
-        After an error or a kill everything up to the last finished window is stored; the same call completes the rest.
+        While one window is stored, the next one is embedded. After an error or a kill everything up to the last
+        finished window is stored; the same call completes the rest.
 
         Args:
             documents: Any number, also a generator; they are read window by window.
@@ -105,24 +117,34 @@ class SearchEngine:
             raise InputError(f"window must be at least 1, not {window}.")
         started = time.perf_counter()
         truncated_before = self.encoder.truncated_count
-        states: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         remaining = iter(documents)
-        while batch := list(itertools.islice(remaining, window)):
-            found = self.store.states(batch)
-            # By id, so that of several versions in one window only the last is embedded.
-            wanted = {doc.key: doc for doc, state in zip(batch, found, strict=True) if state != "unchanged"}
-            if wanted:
+        # While one window is stored, the next is embedded; with both and no third, memory stays bounded.
+        with concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="f2rag-upload") as uploader:
+            under_way: list[Document] = []
+            upload: concurrent.futures.Future[object] | None = None
+            while batch := list(itertools.islice(remaining, window)):
+                # What is being stored counts as stored already.
+                found = self.store.states([*under_way, *batch])[len(under_way) :]
+                # By id, so that of several versions in one window only the last is embedded.
+                wanted = {doc.key: doc for doc, state in zip(batch, found, strict=True) if state != "unchanged"}
                 texts = [document.text for document in wanted.values()]
-                vectors = self.encoder.embed_documents(texts, dimensions=self.store.dimensions)
-                self.store.upsert(list(wanted.values()), vectors)
-            states.update(found)
-            if on_progress is not None:
-                on_progress(states.total())
+                vectors = self.encoder.embed_documents(texts, dimensions=self.store.dimensions) if texts else None
+                if upload is not None:
+                    upload.result()
+                under_way, upload = list(wanted.values()), None
+                if vectors is not None:
+                    upload = uploader.submit(self.store.upsert, under_way, vectors)
+                counts.update(found)
+                if on_progress is not None:
+                    on_progress(counts.total())
+            if upload is not None:
+                upload.result()
         self.store.optimize()
         return IndexReport(
-            added=states["new"],
-            updated=states["changed"],
-            unchanged=states["unchanged"],
+            added=counts["new"],
+            updated=counts["changed"],
+            unchanged=counts["unchanged"],
             truncated=self.encoder.truncated_count - truncated_before,
             seconds=time.perf_counter() - started,
         )
@@ -135,6 +157,7 @@ class SearchEngine:
         language: str | Sequence[str] | None = None,
         filter: models.Filter | None = None,  # noqa: A002 - Qdrant's word
         instruction: str | None = None,
+        mode: Mode | ModeName = "auto",
     ) -> SearchResult:
         """Find the documents that answer a query, in any language.
 
@@ -144,21 +167,24 @@ class SearchEngine:
             language: Only documents in this language, or in any of these.
             filter: Only documents that match; metadata keys are written ``metadata.<key>``.
             instruction: Another instruction than the encoder's own; ``""`` for none.
+            mode: How to search, see ``f2rag.store.modes``; ``"auto"`` takes what suits the collection.
 
         Raises:
-            InputError: A query, limit, language or filter that cannot be searched for.
+            InputError: A query, limit, language, filter or mode that cannot be searched for.
             StoreError: The collection failed.
         """
         started = time.perf_counter()
         vector = self.encoder.embed_query(query, dimensions=self.store.dimensions, instruction=instruction)
         encoded = time.perf_counter()
-        hits = self.store.search(vector, limit=limit, language=language, filter=filter)
+        hits = self.store.search(vector, text=query, limit=limit, language=language, filter=filter, mode=mode)
         searched = time.perf_counter()
+        name, _ = self.store.plan(mode)
         return SearchResult(
             query=query,
             instruction=self.encoder.instruction if instruction is None else instruction,
             model=self.encoder.model_name,
             dimensions=self.store.dimensions,
+            mode=name,
             hits=hits,
             timings=Timings(encode_ms=(encoded - started) * 1e3, search_ms=(searched - encoded) * 1e3),
         )
@@ -168,7 +194,7 @@ class SearchEngine:
         documents: Iterable[Document],
         *,
         window: int = 512,
-        on_progress: Callable[[int], None] | None = None,
+        on_progress: Callable[[int], object] | None = None,
     ) -> IndexReport:
         """``index`` in a thread of its own, where ``documents`` is read and ``on_progress`` called too."""
         return await asyncio.to_thread(self.index, documents, window=window, on_progress=on_progress)
@@ -181,10 +207,11 @@ class SearchEngine:
         language: str | Sequence[str] | None = None,
         filter: models.Filter | None = None,  # noqa: A002 - Qdrant's word
         instruction: str | None = None,
+        mode: Mode | ModeName = "auto",
     ) -> SearchResult:
         """``search`` in a thread of its own."""
         return await asyncio.to_thread(
-            self.search, query, limit=limit, language=language, filter=filter, instruction=instruction
+            self.search, query, limit=limit, language=language, filter=filter, instruction=instruction, mode=mode
         )
 
     def close(self) -> None:

@@ -44,6 +44,7 @@ class Document:
         source: Where the text comes from, e.g. a file path or a URL.
         metadata: Further JSON-like values to filter on and to show. Text under ``language`` and ``source`` is taken: it
             goes into those fields.
+        payload: Further keys beside ``metadata`` in the stored payload, for tools that look for their own there.
     """
 
     text: str
@@ -51,6 +52,7 @@ class Document:
     language: str | None = None
     source: str | None = None
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    payload: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -77,11 +79,13 @@ class Hit:
 
     Attributes:
         id: The caller's id of the document (see ``Document.key``).
-        score: Cosine similarity of the query and the document, -1..1, higher is closer.
+        score: Cosine similarity of the query and the document, -1..1, higher is closer; of a hybrid search the sum of
+            its reciprocal ranks, which is comparable within one result only.
         text: The document's text.
         language: Its language, if it was given.
         source: Its source, if it was given.
         metadata: Its other metadata, as it was given.
+        payload: What it brought along beside its metadata.
     """
 
     id: str
@@ -90,6 +94,20 @@ class Hit:
     language: str | None = None
     source: str | None = None
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    payload: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class HitGroup:
+    """The best hits of one source, or whatever the hits were grouped by.
+
+    Attributes:
+        value: What they have in common.
+        hits: Best first; the group ranks by its first.
+    """
+
+    value: str
+    hits: Sequence[Hit]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +132,7 @@ class SearchResult:
         instruction: The instruction that was put before it; empty means that the query went in bare.
         model: The model that encoded it.
         dimensions: The vector size that was searched.
+        mode: How it was searched: ``"exact"``, ``"hnsw"``, ``"quantized"``, ``"funnel"``, ``"hybrid"`` or ``"diverse"``.
         hits: Best first.
         timings: Milliseconds by step.
     """
@@ -122,6 +141,7 @@ class SearchResult:
     instruction: str
     model: str
     dimensions: int
+    mode: str
     hits: Sequence[Hit]
     timings: Timings
 

@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
 MEMORY = ":memory:"
 LANGUAGE_KEY = "metadata.language"
-INDEXED_KEYS = (LANGUAGE_KEY, "metadata.source")
-"""Payload keys with a keyword index. It is made before the first upload: afterwards it costs a re-index."""
-
 PLAIN_KEY = r"[A-Za-z0-9_-]+"
 """A payload key that needs no quotes in a path."""
 
@@ -53,11 +50,13 @@ class CollectionInfo:
     Attributes:
         name: Its name.
         contract: What its vectors are, or ``None`` where f2rag did not fill it (or its contract is damaged).
+        layout: What is stored of each document; ``None`` where there is no contract.
         points: How many documents it holds, or ``None`` while it cannot be opened, e.g. because another process has it.
     """
 
     name: str
     contract: EmbeddingContract | None
+    layout: Layout | None
     points: int | None
 
 
@@ -234,34 +233,52 @@ class Home(Protocol):
 
 
 def home_of(location: Location) -> Home:
-    """The home that ``location`` means; touches nothing on disk yet.
+    """The home that ``location`` means; touches nothing on disk yet and asks no server.
 
     Args:
-        location: ``":memory:"``, a folder, or a ``QdrantClient``.
+        location: ``":memory:"``, a folder, the address of a server, a ``Server``, or a ``QdrantClient``.
 
     Raises:
         InputError: ``location`` is none of these.
         StoreError: It is a file, or a folder that the other engine filled.
     """
     if isinstance(location, (str, os.PathLike)):
-        text = os.fspath(location)
-        if text == MEMORY:
-            from f2rag.store.client import memory_home
-
-            return memory_home()
-        if not text.strip() or "\0" in text:
-            raise InputError(f"The location {text!r} is empty or no path. Give a folder, or {MEMORY!r}.")
-        if re.match(r"[a-z][a-z0-9+.-]+://", text, re.IGNORECASE):
-            raise InputError(
-                f"The location {text.partition('://')[0]}://... is an address; a folder or {MEMORY!r} is expected. "
-                "For a server, hand in a qdrant_client.QdrantClient of it."
-            )
-        return _folder_home(Path(text).expanduser())
-    if not hasattr(location, "query_points"):
-        raise InputError(f"A location is a folder, {MEMORY!r} or a QdrantClient, not {type(location).__name__}.")
+        return _written_home(os.fspath(location))
     from f2rag.store.client import ClientHome
+    from f2rag.store.connection import connection_of
+    from f2rag.store.server import Server
 
-    return ClientHome(location)
+    if isinstance(location, Server):
+        return ClientHome(location.connect())
+    if not hasattr(location, "query_points"):
+        raise InputError(
+            f"A location is a folder, {MEMORY!r}, the address of a server, a Server or a QdrantClient, "
+            f"not {type(location).__name__}."
+        )
+    return ClientHome(connection_of(location, owned=False))
+
+
+def is_address(text: str) -> bool:
+    """Whether a location is written as the address of a server rather than as a folder."""
+    return re.match(r"[a-z][a-z0-9+.-]+://", text, re.IGNORECASE) is not None
+
+
+def _written_home(text: str) -> Home:
+    """The home of a location that is text."""
+    if text == MEMORY:
+        from f2rag.store.client import memory_home
+
+        return memory_home()
+    if not text.strip() or "\0" in text:
+        raise InputError(
+            f"The location {text!r} is empty or no path. Give a folder, {MEMORY!r} or the address of a server."
+        )
+    if is_address(text):
+        from f2rag.store.client import ClientHome
+        from f2rag.store.server import Server
+
+        return ClientHome(Server(text).connect())
+    return _folder_home(Path(text).expanduser())
 
 
 def _folder_home(folder: Path) -> Home:

@@ -25,8 +25,8 @@ LEXICAL = "bm25"
 Quantization: TypeAlias = Literal["int8", "turbo4", "turbo2", "turbo1", "binary"]
 """How the vectors that have a graph are compressed in memory; the originals stay for rescoring.
 
-``int8`` is a quarter of float32; ``turbo4``, ``turbo2`` and ``turbo1`` (TurboQuant, from Qdrant 1.18 and in the embedded
-engine) are an eighth, a sixteenth and a thirty-second; ``binary`` is a thirty-second and the coarsest of all.
+``int8`` is a quarter of float32; ``turbo4``, ``turbo2`` and ``turbo1`` (TurboQuant, from Qdrant 1.18 and in the
+embedded engine) are an eighth, a sixteenth and a thirty-second; ``binary`` is a thirty-second and the coarsest of all.
 """
 
 FieldKind: TypeAlias = Literal["keyword", "integer", "float", "bool", "datetime", "text"]
@@ -113,6 +113,20 @@ class Layout:
     def graph(self) -> str:
         """Name of the dense vector that an approximate search walks first: the smallest level, else the full one."""
         return level_name(self.levels[0]) if self.levels else FULL
+
+    @property
+    def indexes(self) -> dict[str, FieldKind]:
+        """Payload paths with an index, and what they hold; made before the first upload, since later costs a re-index.
+
+        ``doc_id`` is what LlamaIndex deletes by.
+        """
+        own: dict[str, FieldKind] = {"metadata.language": "keyword", "metadata.source": "keyword", "doc_id": "keyword"}
+        return {**own, **{f"metadata.{name}": kind for name, kind in self.fields.items()}}
+
+    @property
+    def vectors(self) -> tuple[str, ...]:
+        """Names of all vectors that a complete point has."""
+        return (FULL, *map(level_name, self.levels), *((LEXICAL,) if self.lexical is not None else ()))
 
     def differences(self, other: Layout) -> dict[str, tuple[Any, Any]]:
         """Fields in which two layouts differ, as ``{field: (mine, theirs)}``."""

@@ -66,8 +66,8 @@ class Funnel:
     The graph is small and quick to build, and the full vectors may lie on disk.
 
     Attributes:
-        stages: Pairs (stored level, candidates that it passes on), the first stage first. Empty: the smallest stored
-            level passes on 100, or ten times the limit if that is more.
+        stages: Pairs (stored level, candidates that it passes on), the first stage first. Empty: every stored level;
+            the last one passes on 100, or ten times the limit if that is more, and each one before it four times that.
         ef: As for ``Hnsw``, of the first stage.
     """
 

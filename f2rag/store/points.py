@@ -1,83 +1,75 @@
-"""Documents to stored points and back, and the checks without which a wrong vector would go unseen.
-
-The payload is ``{"page_content": text, "metadata": {...}, "f2rag": {"id": ..., "content_hash": ...}}``: the layout of
-LangChain's Qdrant store, so that either can read what the other wrote. Beside these, ``f2rag.true`` and ``f2rag.false``
-list the paths of the metadata's booleans, for the embedded engine, which cannot match them (``filters.py``).
-"""
+"""Documents with their vectors as batches of points, and the checks without which a wrong vector would go unseen."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from f2rag.errors import ContractMismatchError, DocumentError, InputError
-from f2rag.store.homes import PLAIN_KEY, Point, Row
-from f2rag.types import Document, FloatMatrix, FloatVector, Hit
+from f2rag.errors import ContractMismatchError, InputError
+from f2rag.store.homes import Batch
+from f2rag.store.layout import FULL, LEXICAL, Layout, level_name
+from f2rag.store.payloads import make_payload
+from f2rag.store.stages import SparseVector
+from f2rag.types import Document, FloatMatrix, FloatVector
+from f2rag.vectors import truncate
 
-HASH_KEY = "f2rag.content_hash"
 BATCH_POINTS = 512
 BATCH_BYTES = 16 * 2**20
 """A server refuses requests above 32 MB; half of it leaves room for a wrong estimate."""
 
 _BYTES_PER_COMPONENT = 20  # of a float32 written out as JSON
-_TAKEN = ("language", "source")
 _UNIT_LENGTH_TOLERANCE = 1e-3
-_JSON_INTEGERS = range(-(2**63), 2**64)
 
 
-def make_point(document: Document, vector: FloatVector) -> Point:
-    """What is stored for ``document``.
+def make_batches(
+    documents: Sequence[Document],
+    rows: FloatMatrix,
+    *,
+    layout: Layout,
+    words_of: Callable[[str], SparseVector] | None,
+) -> list[Batch]:
+    """Documents as batches of at most ``BATCH_POINTS`` points and, but for a single larger point, ``BATCH_BYTES``.
 
-    Raises:
-        DocumentError: A text or metadata that JSON cannot hold.
-    """
-    content = _content(document)
-    payload = {
-        "page_content": content["text"],
-        "metadata": content["metadata"],
-        "f2rag": {"id": document.key, "content_hash": _digest(content), **_booleans(content["metadata"])},
-    }
-    size = _BYTES_PER_COMPONENT * len(vector) + len(json.dumps(payload, ensure_ascii=False).encode())
-    return Point(document.point_id, vector, payload, size)
+    All documents are checked before the first batch is there.
 
-
-def content_hash(document: Document) -> str:
-    """Hex digest of everything that is stored of a document besides its id.
+    Args:
+        documents: Of several with one id the last wins.
+        rows: Checked vectors of shape (documents, dimensions).
+        layout: What is stored of each.
+        words_of: The words of a text, where the layout has them.
 
     Raises:
         DocumentError: A text or metadata that JSON cannot hold.
     """
-    return _digest(_content(document))
+    chosen = last_of_each(documents)
+    payloads = [make_payload(documents[position]) for position in chosen]
+    width = rows.shape[1] + sum(layout.levels)
+    sizes = [
+        _BYTES_PER_COMPONENT * width + len(json.dumps(payload, ensure_ascii=False).encode()) for payload in payloads
+    ]
+    batches = []
+    for start, end in _cuts(sizes):
+        positions = chosen[start:end]
+        part = rows[positions]
+        sparse = {LEXICAL: [words_of(documents[position].text) for position in positions]} if words_of else {}
+        batches.append(
+            Batch(
+                ids=[documents[position].point_id for position in positions],
+                vectors={FULL: part, **levels_of(part, layout)},
+                sparse=sparse,
+                payloads=payloads[start:end],
+                bytes=sum(sizes[start:end]),
+            )
+        )
+    return batches
 
 
-def document_of(row: Row) -> Document:
-    """The document of a stored point; of a foreign one what can be read."""
-    return Document(**_fields(row))
-
-
-def hit_of(row: Row) -> Hit:
-    """The hit of a found point."""
-    return Hit(score=max(-1.0, min(1.0, row.score)), **_fields(row))
-
-
-def batches(points: Iterable[Point]) -> Iterator[list[Point]]:
-    """Cut into batches of at most ``BATCH_POINTS`` points and, but for a single larger point, ``BATCH_BYTES``."""
-    batch: list[Point] = []
-    size = 0
-    for point in points:
-        if batch and (len(batch) == BATCH_POINTS or size + point.bytes > BATCH_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(point)
-        size += point.bytes
-    if batch:
-        yield batch
+def levels_of(rows: FloatMatrix, layout: Layout) -> dict[str, FloatMatrix]:
+    """The stored prefixes of full vectors, by name; rows of unit length."""
+    return {level_name(level): truncate(rows, level) for level in layout.levels}
 
 
 def checked_rows(vectors: FloatMatrix, *, count: int, dimensions: int, collection: str) -> FloatMatrix:
@@ -118,6 +110,23 @@ def checked_query(vector: FloatVector, *, dimensions: int, collection: str) -> F
     return query
 
 
+def last_of_each(documents: Sequence[Document]) -> list[int]:
+    """Positions of the documents that remain when, of those with one id, the last wins; in order."""
+    return sorted({document.key: position for position, document in enumerate(documents)}.values())
+
+
+def _cuts(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Where each batch begins and ends."""
+    start = size = 0
+    for position, each in enumerate(sizes):
+        if position > start and (position - start == BATCH_POINTS or size + each > BATCH_BYTES):
+            yield start, position
+            start, size = position, 0
+        size += each
+    if start < len(sizes):
+        yield start, len(sizes)
+
+
 def _floats(vectors: Any) -> FloatMatrix:
     try:
         array = np.asarray(vectors)
@@ -134,109 +143,3 @@ def _check_width(width: int, *, dimensions: int, collection: str) -> None:
             f"Collection {collection!r} holds {dimensions}-dimensional vectors; this one has {width}. "
             f"Embed with dimensions={dimensions}, or use another collection."
         )
-
-
-def _content(document: Document) -> dict[str, Any]:
-    """What counts as the document's content, as plain JSON values."""
-    if not isinstance(document, Document):
-        raise DocumentError(f"Expected a f2rag.Document, not {type(document).__name__}.")
-    named = f"Document {document.id!r}" if document.id is not None else f"Document {str(document.text)[:40]!r}"
-    metadata: dict[str, Any] = {}
-    for key, value in document.metadata.items():
-        if key in _TAKEN and (isinstance(value, str) or getattr(document, key) is not None):
-            raise DocumentError(f"{named}: metadata {key!r} is taken; give it as Document({key}=...).")
-        metadata[_text(key, f"{named}: metadata key")] = _plain(value, f"{named}: metadata {key!r}")
-    for key in _TAKEN:
-        value = getattr(document, key)
-        if value is not None:
-            metadata[key] = _text(value, f"{named}: {key}")
-    _text(document.key, f"{named}: id")
-    return {"text": _text(document.text, f"{named}: text"), "metadata": metadata}
-
-
-def _plain(value: Any, named: str) -> Any:
-    """``value`` as JSON holds it, or a ``DocumentError`` that names where it sits."""
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        return _text(value, named)
-    if isinstance(value, int) and int(value) in _JSON_INTEGERS:
-        return int(value)
-    if isinstance(value, float) and math.isfinite(value):
-        return float(value)
-    if isinstance(value, Mapping):
-        return {_text(key, f"{named} key"): _plain(item, f"{named}.{key}") for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item, f"{named}[{index}]") for index, item in enumerate(value)]
-    raise DocumentError(
-        f"{named} is {value!r} of type {type(value).__name__}, which JSON cannot hold. Use text, finite numbers up to "
-        "64 bits, true/false, None, lists and string-keyed mappings of these; write dates as .isoformat(), numpy "
-        "values as .item()."
-    )
-
-
-def _booleans(metadata: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The paths at which ``true`` and ``false`` lie, as a filter's key writes them."""
-    found: dict[str, set[str]] = {}
-
-    def walk(value: Any, path: str) -> None:
-        if isinstance(value, bool):
-            found.setdefault(str(value).lower(), set()).add(path)
-        elif isinstance(value, dict):
-            for key, item in value.items():
-                walk(item, f"{path}.{key}" if re.fullmatch(PLAIN_KEY, key) else f'{path}."{key}"')
-        elif isinstance(value, list):
-            for item in value:  # a key without [] matches the elements, one with [] goes on into objects
-                walk(item, f"{path}[]" if isinstance(item, dict) else path)
-
-    walk(metadata, "metadata")
-    return {flag: sorted(paths) for flag, paths in found.items()}
-
-
-def _text(value: Any, named: str) -> str:
-    if not isinstance(value, str):
-        raise DocumentError(f"{named} must be text, not {value!r} of type {type(value).__name__}.")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise DocumentError(
-            f"{named} holds half of a surrogate pair at {error.start}, which is no Unicode text. "
-            "Decode the source with its right encoding, or with errors='replace'."
-        ) from error
-    return value
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
-
-
-def _fields(row: Row) -> dict[str, Any]:
-    """The common fields of ``Document`` and ``Hit``; foreign payloads may lack or misuse any of them."""
-    own = row.payload.get("f2rag")
-    metadata = row.payload.get("metadata")
-    rest = dict(metadata) if isinstance(metadata, Mapping) else {}
-    language, source = (_taken(rest, key) for key in _TAKEN)
-    return {
-        "id": str(own["id"]) if isinstance(own, Mapping) and "id" in own else str(row.id),
-        "text": str(row.payload.get("page_content") or ""),
-        "language": language,
-        "source": source,
-        "metadata": rest,
-    }
-
-
-def _taken(metadata: dict[str, Any], key: str) -> str | None:
-    """Take a string out of the metadata; anything else that lies there stays."""
-    return metadata.pop(key) if isinstance(metadata.get(key), str) else None
-
-
-def hash_of(row: Row) -> str | None:
-    """The stored content hash; ``None`` of a foreign point."""
-    own = row.payload.get("f2rag")
-    return own.get("content_hash") if isinstance(own, Mapping) else None
-
-
-def last_of_each(documents: Sequence[Document]) -> list[int]:
-    """Positions of the documents that remain when, of those with one id, the last wins; in order."""
-    return sorted({document.key: position for position, document in enumerate(documents)}.values())

@@ -1,61 +1,57 @@
 """QdrantStore: one collection of documents, filled and searched under its contract.
 
-It knows documents, vectors and contracts. It knows no model, and not which engine keeps the points (``homes.py``).
+It knows documents, vectors, contracts and layouts. It knows no model, and not which engine keeps the points
+(``homes.py``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from f2rag.errors import CollectionNotFoundError, InputError
-from f2rag.store.agreement import agree, refuse_mismatch
+from f2rag.errors import InputError
+from f2rag.store.agreement import Record, agree, refuse_mismatch
+from f2rag.store.asynchronous import AsynchronousStore
+from f2rag.store.catalog import not_found
+from f2rag.store.completeness import backfill, missing, pages, vectors_of
 from f2rag.store.failures import closed
-from f2rag.store.filters import select, stored_ids
+from f2rag.store.filters import select
 from f2rag.store.homes import (
-    LANGUAGE_KEY,
     Backend,
-    CollectionInfo,
     Home,
     HomeKind,
-    Point,
-    PointId,
-    Row,
+    Status,
     check_collection_name,
     home_of,
 )
-from f2rag.store.points import (
-    HASH_KEY,
-    batches,
-    checked_query,
-    checked_rows,
-    content_hash,
-    document_of,
-    hash_of,
-    hit_of,
-    last_of_each,
-    make_point,
-)
+from f2rag.store.identity import IDS_PER_CALL, State, delete_replaced, states, stored_rows
+from f2rag.store.layout import Layout
+from f2rag.store.modes import Mode, ModeName
+from f2rag.store.payloads import document_of, hit_of
+from f2rag.store.planner import Planner
+from f2rag.store.planning import plan_layout
+from f2rag.store.points import checked_query, checked_rows, make_batches
+from f2rag.types import HitGroup
 
 if TYPE_CHECKING:
     from qdrant_client import models
 
     from f2rag.contract import EmbeddingContract
     from f2rag.store.homes import Location
+    from f2rag.store.lexical import WordEncoder
+    from f2rag.store.stages import Stage
     from f2rag.types import Document, FloatMatrix, FloatVector, Hit
 
-State: TypeAlias = Literal["new", "changed", "unchanged"]
-"""How a document stands to what is stored under its id."""
-
-_PAGE = 256
-_IDS_PER_CALL = 1_000
+_FACET_LIMIT = 10_000
 
 
-class QdrantStore:
+class QdrantStore(AsynchronousStore):
     """One collection of documents and their vectors; made by ``open``. Threads may share it.
+
+    Every method that talks to the engine has an async twin with ``a`` before its name.
 
     Example:
         >>> from f2rag.testing import FakeEncoder
@@ -68,12 +64,14 @@ class QdrantStore:
         ['red house']
     """
 
-    def __init__(self, home: Home, backend: Backend, *, collection: str, contract: EmbeddingContract) -> None:
+    def __init__(self, home: Home, backend: Backend, *, collection: str, record: Record) -> None:
         self._home = home
         self._backend = backend
         self._collection = collection
-        self._contract = contract
+        self._record = record
         self._closed = False
+        self._words = _word_encoder(record.layout)
+        self._planner = Planner(backend, home=home.kind, layout=record.layout, words=self._words)
 
     @classmethod
     def open(
@@ -84,50 +82,62 @@ class QdrantStore:
         contract: EmbeddingContract | None = None,
         create: bool = True,
         adopt: bool = False,
+        layout: Layout | None = None,
     ) -> Self:
         """Open a collection, and make it if it is absent and a contract is given.
 
         Args:
-            location: A folder; ``":memory:"`` for a new, empty home in memory; or a ``QdrantClient`` of your own, which
-                stays open when the store is closed.
-            collection: Its name.
+            location: A folder, for the embedded engine; the address of a server, ``"http://..."``, or a ``Server`` with
+                its key; ``":memory:"`` for a new, empty home in memory; or a ``QdrantClient`` of your own, which stays
+                open when the store is closed.
+            collection: Its name, or an alias.
             contract: What the vectors are that will be stored and searched, from ``encoder.contract()``. ``None`` opens
                 what is there and takes its contract.
             create: Make the collection if it is absent.
             adopt: Write ``contract`` to a collection that something else filled. Only you can know that it is true.
+            layout: What is stored of each document. ``None`` takes what an existing collection has, and for a new one
+                what suits its width and home.
 
         Raises:
-            InputError: An impossible name or location.
+            InputError: An impossible name, location or layout.
             CollectionNotFoundError: It is absent, and ``contract`` is ``None`` or ``create`` false.
-            ContractMismatchError: It was filled by another model, or by something else than f2rag.
+            ContractMismatchError: It was filled by another model, by something else than f2rag, or has another layout.
             StoreLockedError: It is open elsewhere.
             StorePermissionError: The folder may not be written.
             StorageFullError: Too little free space to open it safely.
+            StoreUnavailableError: The server does not answer.
+            StoreAccessError: The server refuses the key.
+            UnsupportedFeatureError: The engine lacks something that the layout asks for.
             StoreError: It is damaged, or was written by a newer f2rag.
         """
         check_collection_name(collection)
         home = home_of(location)
         try:
-            if collection not in home.collections():
+            if collection not in home.collections() and collection not in home.aliases():
                 if contract is None or not create:
-                    raise _not_found(home, collection)
-                home.create(collection, contract)
+                    raise not_found(home, collection)
+                _create(home, collection, contract, layout)
             backend = home.open(collection)
             try:
                 # Also of a new one: another process may have made it at the same moment, for another model.
-                agreed = agree(backend, contract, collection=collection, adopt=adopt)
+                record = agree(backend, contract, layout=layout, collection=collection, adopt=adopt)
+                return cls(home, backend, collection=collection, record=record)
             except BaseException:
                 backend.close()
                 raise
         except BaseException:
             home.close()
             raise
-        return cls(home, backend, collection=collection, contract=agreed)
 
     @property
     def contract(self) -> EmbeddingContract:
         """What the stored vectors are."""
-        return self._contract
+        return self._record.contract
+
+    @property
+    def layout(self) -> Layout:
+        """What is stored of each document."""
+        return self._record.layout
 
     @property
     def collection(self) -> str:
@@ -136,7 +146,7 @@ class QdrantStore:
 
     @property
     def location(self) -> str:
-        """Where it lies: a folder, ``":memory:"``, or the name of a server."""
+        """Where it lies: a folder, ``":memory:"``, or the address of a server."""
         return self._home.name
 
     @property
@@ -144,14 +154,14 @@ class QdrantStore:
         """What keeps it.
 
         ``"edge"``, the embedded engine in a folder; ``"memory"``; ``"client-local"``, the slow fallback in a folder;
-        ``"client"``, a server.
+        ``"server"``.
         """
         return self._home.kind
 
     @property
     def dimensions(self) -> int:
         """The width of the stored vectors."""
-        return self._contract.dimensions
+        return self.contract.dimensions
 
     def check(self, contract: EmbeddingContract) -> None:
         """Make sure that vectors under ``contract`` may go in here.
@@ -159,7 +169,7 @@ class QdrantStore:
         Raises:
             ContractMismatchError: They are not comparable with the stored ones.
         """
-        refuse_mismatch(self._contract, contract, f"Collection {self._collection!r} in {self.location}")
+        refuse_mismatch(self.contract, contract, f"Collection {self._collection!r} in {self.location}")
 
     def upsert(self, documents: Sequence[Document], vectors: FloatMatrix) -> int:
         """Store documents with their vectors; those with a stored id replace it. Repeating it changes nothing.
@@ -183,13 +193,17 @@ class QdrantStore:
         """
         backend = self._open_backend()
         rows = checked_rows(vectors, count=len(documents), dimensions=self.dimensions, collection=self._collection)
-        points = [make_point(documents[position], rows[position]) for position in last_of_each(documents)]
-        for batch in batches(points):
+        words_of = None if self._words is None else self._words.document
+        stored = 0
+        for batch in make_batches(documents, rows, layout=self.layout, words_of=words_of):
             backend.upsert(batch)
-            self._delete_replaced(batch)
-        if points:
+            if self._record.adopted:
+                delete_replaced(backend, batch)
+            stored += len(batch.ids)
+        if stored:
             backend.flush()
-        return len(points)
+            self._planner.forget_size()
+        return stored
 
     def states(self, documents: Sequence[Document]) -> list[State]:
         """How each document stands to what would be stored under its id when those before it were upserted.
@@ -198,22 +212,7 @@ class QdrantStore:
             DocumentError: Metadata that JSON cannot hold.
             StoreError: The engine failed, or the store is closed.
         """
-        backend = self._open_backend()
-        hashes = [content_hash(document) for document in documents]
-        ids = list(dict.fromkeys(document.point_id for document in documents))
-        known: dict[PointId, str | None] = {}
-        for start in range(0, len(ids), _IDS_PER_CALL):
-            rows = backend.retrieve(ids[start : start + _IDS_PER_CALL], keys=[HASH_KEY])
-            known.update({row.id: hash_of(row) for row in rows})
-        states: list[State] = []
-        for document, digest in zip(documents, hashes, strict=True):
-            identifier = document.point_id
-            if identifier not in known:
-                states.append("new")
-            else:
-                states.append("unchanged" if known[identifier] == digest else "changed")
-            known[identifier] = digest
-        return states
+        return states(self._open_backend(), documents)
 
     def unchanged(self, documents: Sequence[Document]) -> list[bool]:
         """Whether each document is stored already with equal text, language, source and metadata."""
@@ -223,36 +222,86 @@ class QdrantStore:
         self,
         vector: FloatVector,
         *,
+        text: str | None = None,
         limit: int = 10,
         language: str | Sequence[str] | None = None,
         filter: models.Filter | None = None,  # noqa: A002 - Qdrant's word
         score_threshold: float | None = None,
-        exact: bool = False,
+        mode: Mode | ModeName = "auto",
     ) -> list[Hit]:
         """The documents nearest to a query vector, best first.
 
         Args:
             vector: Float array of shape (dimensions,).
+            text: The query's text, which the mode ``"hybrid"`` looks up word by word.
             limit: At most so many.
             language: Only documents in this language, or in any of these.
             filter: Only documents that match; metadata keys are written ``metadata.<key>``, ``has_id`` takes
                 document ids.
             score_threshold: Only documents with at least this cosine similarity.
-            exact: Compare with every document instead of asking the index.
+            mode: How to search, see ``f2rag.store.modes``; ``"auto"`` takes what suits the collection (``plan``).
 
         Raises:
-            InputError: A vector, limit, language or filter that cannot be searched for.
+            InputError: A vector, limit, language, filter or mode that cannot be searched for.
             ContractMismatchError: A vector of another width.
+            UnsupportedFeatureError: The server is too old for the mode.
+            StoreUnavailableError: The server does not answer.
             StoreError: The engine failed, or the store is closed.
         """
-        backend = self._open_backend()
-        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
-            raise InputError(f"limit must be a whole number from 1, not {limit!r}.")
-        query = checked_query(vector, dimensions=self.dimensions, collection=self._collection)
-        rows = backend.search(
-            query, limit=limit, selection=select(language, filter), score_threshold=score_threshold, exact=exact
-        )
+        stage = self._stage(vector, text=text, limit=limit, mode=mode, score_threshold=score_threshold)
+        rows = self._open_backend().search(stage, selection=select(language, filter), score_threshold=score_threshold)
         return [hit_of(row) for row in rows]
+
+    def search_groups(
+        self,
+        vector: FloatVector,
+        *,
+        by: str = "source",
+        text: str | None = None,
+        limit: int = 10,
+        size: int = 3,
+        language: str | Sequence[str] | None = None,
+        filter: models.Filter | None = None,  # noqa: A002 - Qdrant's word
+        score_threshold: float | None = None,
+        mode: Mode | ModeName = "auto",
+    ) -> list[HitGroup]:
+        """The best documents with their best passages: hits, grouped by a metadata field.
+
+        Args:
+            vector: As for ``search``.
+            by: A metadata field of text or whole numbers; documents without it are left out.
+            text: As for ``search``.
+            limit: At most so many groups.
+            size: At most so many hits of each.
+            language: As for ``search``.
+            filter: As for ``search``.
+            score_threshold: As for ``search``.
+            mode: As for ``search``.
+
+        Raises:
+            As for ``search``.
+        """
+        _whole(size, "size")
+        stage = self._stage(vector, text=text, limit=limit, mode=mode, score_threshold=score_threshold)
+        found = self._open_backend().search_groups(
+            stage,
+            selection=select(language, filter),
+            score_threshold=score_threshold,
+            key=_path(by),
+            groups=limit,
+            size=size,
+        )
+        return [HitGroup(value=value, hits=[hit_of(row) for row in rows]) for value, rows in found]
+
+    def plan(self, mode: Mode | ModeName = "auto") -> tuple[ModeName, str]:
+        """The mode that a search would take, by name, and why.
+
+        Raises:
+            InputError: No mode.
+            StoreError: The engine failed, or the store is closed.
+        """
+        self._open_backend()
+        return self._planner.describe(mode)
 
     def get(self, ids: Sequence[str]) -> list[Document]:
         """The documents with these ids, in this order; absent ones are left out.
@@ -261,7 +310,7 @@ class QdrantStore:
             InputError: ``ids`` is one string instead of several, or holds something else than strings.
             StoreError: The engine failed, or the store is closed.
         """
-        return [document_of(row) for row in self._stored(ids, keys=None).values()]
+        return [document_of(row) for row in stored_rows(self._open_backend(), ids, keys=None).values()]
 
     def vectors(self, ids: Sequence[str]) -> dict[str, FloatVector]:
         """The stored vectors of the documents with these ids, in this order; absent ones are left out.
@@ -273,9 +322,27 @@ class QdrantStore:
             InputError: ``ids`` is one string instead of several, or holds something else than strings.
             StoreError: The engine failed, or the store is closed.
         """
-        points = {key: row.id for key, row in self._stored(ids, keys=["f2rag.id"]).items()}
-        found = self._open_backend().vectors(list(points.values())) if points else {}
-        return {key: np.asarray(found[point], dtype=np.float32) for key, point in points.items() if point in found}
+        points = {key: row.id for key, row in stored_rows(self._open_backend(), ids, keys=["f2rag.id"]).items()}
+        found = vectors_of(self._open_backend(), list(points.values()))
+        return {key: found[point] for key, point in points.items() if point in found}
+
+    def iter_vectors(self, *, batch: int = 1_000) -> Iterator[tuple[list[str], FloatMatrix]]:
+        """All stored vectors, page by page, in no meaningful order.
+
+        Args:
+            batch: Documents per page.
+
+        Yields:
+            The documents' ids and a float32 array of shape (ids, dimensions), rows of unit length.
+
+        Raises:
+            StoreError: The engine failed, or the store is closed.
+        """
+        for rows in pages(self._open_backend(), size=batch):
+            found = vectors_of(self._open_backend(), [row.id for row in rows])
+            present = [row for row in rows if row.id in found]
+            if present:
+                yield [document_of(row).key for row in present], np.stack([found[row.id] for row in present])
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete the documents with these ids.
@@ -288,10 +355,37 @@ class QdrantStore:
             StoreError: The engine failed, or the store is closed.
         """
         backend = self._open_backend()
-        present = [row.id for row in self._stored(ids, keys=["f2rag.id"]).values()]
-        for start in range(0, len(present), _IDS_PER_CALL):
-            backend.delete(present[start : start + _IDS_PER_CALL])
+        present = [row.id for row in stored_rows(self._open_backend(), ids, keys=["f2rag.id"]).values()]
+        for start in range(0, len(present), IDS_PER_CALL):
+            backend.delete(present[start : start + IDS_PER_CALL])
+        self._planner.forget_size()
         return len(present)
+
+    def delete_where(
+        self,
+        *,
+        language: str | Sequence[str] | None = None,
+        filter: models.Filter | None = None,  # noqa: A002 - Qdrant's word
+    ) -> int:
+        """Delete the documents that match.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            InputError: Neither a language nor a filter, or one that cannot be used.
+            StoreError: The engine failed, or the store is closed.
+        """
+        if language is None and filter is None:
+            raise InputError(
+                "delete_where() needs a language or a filter. To delete everything, use f2rag.store.drop_collection."
+            )
+        backend, selection = self._open_backend(), select(language, filter)
+        count = backend.count(selection)
+        if count:
+            backend.delete_where(selection)
+            self._planner.forget_size()
+        return count
 
     def count(
         self,
@@ -309,24 +403,98 @@ class QdrantStore:
 
     def languages(self) -> dict[str, int]:
         """The languages of the stored documents with their numbers, the most frequent first."""
-        found = self._open_backend().facet(LANGUAGE_KEY)
+        return self.facet("language")
+
+    def facet(
+        self,
+        field: str,
+        *,
+        limit: int = _FACET_LIMIT,
+        language: str | Sequence[str] | None = None,
+        filter: models.Filter | None = None,  # noqa: A002 - Qdrant's word
+    ) -> dict[str, int]:
+        """The values of a metadata field with the numbers of documents that have them, the most frequent first.
+
+        Args:
+            field: ``language``, ``source``, or a field that the layout declares.
+            limit: At most so many values.
+            language: Only documents in this language, or in any of these.
+            filter: Only documents that match.
+
+        Raises:
+            InputError: A field without an index, or a language or filter that cannot be used.
+            StoreError: The engine failed, or the store is closed.
+        """
+        _whole(limit, "limit")
+        path = _path(field)
+        if path not in self.layout.indexes:
+            known = ", ".join(key.removeprefix("metadata.") for key in self.layout.indexes if key != "doc_id")
+            raise InputError(
+                f"The field {field!r} has no index, which counting its values needs; there is one on {known}. "
+                f"Declare it when the collection is made: Layout(fields={{{field!r}: 'keyword'}})."
+            )
+        found = self._open_backend().facet(path, selection=select(language, filter), limit=limit)
         return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
-    def documents(self) -> Iterator[Document]:
-        """All stored documents, page by page, in no meaningful order."""
-        offset = None
-        while True:
-            rows, offset = self._open_backend().scroll(offset=offset, limit=_PAGE)
+    def documents(
+        self,
+        *,
+        language: str | Sequence[str] | None = None,
+        filter: models.Filter | None = None,  # noqa: A002 - Qdrant's word
+    ) -> Iterator[Document]:
+        """All stored documents that match, page by page, in no meaningful order."""
+        for rows in pages(self._open_backend(), select(language, filter)):
             yield from (document_of(row) for row in rows)
-            if offset is None:
-                return
 
-    def optimize(self) -> bool:
-        """Build the search index where enough documents have none; says whether it did.
+    def status(self) -> Status:
+        """How many points there are, whether the index is ready, and which engine keeps it.
 
-        Only the embedded engine needs it. It takes seconds per 10 000 documents and holds up the whole process.
+        Raises:
+            StoreError: The engine failed, or the store is closed.
         """
-        return self._open_backend().optimize()
+        return self._open_backend().status()
+
+    def missing(self) -> dict[str, int]:
+        """How many documents lack one of the layout's vectors, by its name; none where everything is there.
+
+        Tools that know nothing of levels write points without them, and the funnel does not find those.
+        """
+        return missing(self._open_backend(), self.layout, self._words)
+
+    def backfill(self, *, on_progress: Callable[[int], object] | None = None) -> int:
+        """Give every document the vectors of the layout that it lacks; repeating it changes nothing.
+
+        Levels are cut from the stored full vectors, words are read from the stored texts: no text is embedded.
+
+        Args:
+            on_progress: Called with the number of vectors made so far.
+
+        Returns:
+            How many vectors were made.
+
+        Raises:
+            StoreError: The engine failed, or the store is closed.
+        """
+        return backfill(self._open_backend(), self.layout, self._words, on_progress)
+
+    def optimize(self, *, wait: float | None = None, on_progress: Callable[[Status], object] | None = None) -> bool:
+        """Build the search index where enough documents have none, or wait for a server to do it.
+
+        The embedded engine builds when it is told to: seconds per 10 000 documents, in which it holds up the whole
+        process. A server builds by itself; searches work meanwhile and are slower.
+
+        Args:
+            wait: Most seconds to wait for a server; ``None`` does not wait.
+            on_progress: Called with the status while waiting.
+
+        Returns:
+            Whether anything was built or waited for.
+
+        Raises:
+            StoreUnavailableError: The server is not ready within ``wait`` seconds.
+            StoreError: The engine failed, or the store is closed.
+        """
+        return self._open_backend().optimize(wait=wait, on_progress=on_progress)
 
     def close(self) -> None:
         """Let go of the collection; a second time does nothing."""
@@ -351,65 +519,44 @@ class QdrantStore:
             raise closed(f"Collection {self._collection!r} in {self.location}")
         return self._backend
 
-    def _delete_replaced(self, batch: Sequence[Point]) -> None:
-        """In an adopted collection a document may lie under its own id as Qdrant's; the new point replaces it."""
-        foreign = [each for point in batch for each in stored_ids(point.payload["f2rag"]["id"]) if each != point.id]
-        if foreign:
-            rows = self._open_backend().retrieve(foreign, keys=["f2rag.id"])
-            if replaced := [row.id for row in rows if "f2rag" not in row.payload]:
-                self._open_backend().delete(replaced)
-
-    def _stored(self, ids: Sequence[str], *, keys: Sequence[str] | None) -> dict[str, Row]:
-        """The stored points among ``ids``, by the documents' own ids and in their order."""
-        if isinstance(ids, str) or not all(isinstance(key, str) for key in ids):
-            raise InputError("ids is a list of strings, the documents' own ids.")
-        backend = self._open_backend()
-        wanted = list(dict.fromkeys(ids))
-        found: dict[str, Row] = {}
-        for start in range(0, len(wanted), _IDS_PER_CALL):
-            chunk = [each for key in wanted[start : start + _IDS_PER_CALL] for each in stored_ids(key)]
-            found.update({document_of(row).key: row for row in backend.retrieve(chunk, keys=keys)})
-        # An id that is another document's Qdrant id found that one.
-        return {key: found[key] for key in wanted if key in found}
+    def _stage(
+        self,
+        vector: FloatVector,
+        *,
+        text: str | None,
+        limit: int,
+        mode: Mode | ModeName,
+        score_threshold: float | None,
+    ) -> Stage:
+        self._open_backend()
+        _whole(limit, "limit")
+        query = checked_query(vector, dimensions=self.dimensions, collection=self._collection)
+        return self._planner.stage(query, text=text, limit=limit, mode=mode, score_threshold=score_threshold)
 
 
-def list_collections(location: Location) -> list[CollectionInfo]:
-    """The collections of a home, sorted by name; none where the folder does not exist.
-
-    Raises:
-        InputError: An impossible location.
-        StoreError: The home cannot be read.
-    """
-    home = home_of(location)
-    try:
-        return [home.info(name) for name in home.collections()]
-    finally:
-        home.close()
+def _create(home: Home, collection: str, contract: EmbeddingContract, layout: Layout | None) -> None:
+    if layout is None:
+        layout, _ = plan_layout(dimensions=contract.dimensions, home=home.kind)
+    layout.check(contract.dimensions)
+    record = Record(contract=contract, layout=layout)
+    home.create(collection, record.to_dict(), layout=layout, dimensions=contract.dimensions)
 
 
-def drop_collection(location: Location, name: str) -> None:
-    """Delete a collection with all its documents.
+def _word_encoder(layout: Layout) -> WordEncoder | None:
+    if layout.lexical is None:
+        return None
+    from f2rag.store.lexical import WordEncoder
 
-    Raises:
-        InputError: An impossible name or location.
-        CollectionNotFoundError: It is absent.
-        StoreLockedError: It is open.
-        StorePermissionError: The folder may not be written.
-    """
-    check_collection_name(name)
-    home = home_of(location)
-    try:
-        if name not in home.collections():
-            raise _not_found(home, name)
-        home.drop(name)
-    finally:
-        home.close()
+    return WordEncoder(layout.lexical)
 
 
-def _not_found(home: Home, collection: str) -> CollectionNotFoundError:
-    present = home.collections()
-    there = f"it holds {', '.join(map(repr, present))}" if present else "it holds none"
-    return CollectionNotFoundError(
-        f"There is no collection {collection!r} in {home.name}; {there}. "
-        "Index documents into it first, or check the name and the location."
-    )
+def _path(field: str) -> str:
+    """The payload path of a metadata field."""
+    if not isinstance(field, str) or not field or field.startswith("metadata."):
+        raise InputError(f"{field!r} is no metadata field; write it bare, e.g. 'source' or 'author.name'.")
+    return f"metadata.{field}"
+
+
+def _whole(value: object, name: str) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{name} must be a whole number from 1, not {value!r}.")

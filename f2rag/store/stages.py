@@ -1,7 +1,7 @@
 """A search as a tree of stages, in the words of no engine.
 
-``planning.py`` makes a tree of a mode; ``edge.py`` and ``client.py`` say it in their engine's words, so that a mode means
-the same in every home.
+``planning.py`` makes a tree of a mode; ``edge.py`` and ``client.py`` say it in their engine's words, so that a mode
+means the same in every home.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Nearest:
         ef: Candidates that the walk keeps.
         rescore: Whether compressed comparisons are repeated with the originals; ``None`` where nothing is compressed.
         oversampling: How many times the limit is fetched for that.
+        uncompressed: Walk the graph with the originals although there are compressed vectors.
         diversity: Choose by maximal marginal relevance with this weight of variety, 0 to 1.
         candidates: Of how many the diverse are chosen.
         prefetch: The stage before.
@@ -44,6 +45,7 @@ class Nearest:
     ef: int | None = None
     rescore: bool | None = None
     oversampling: float | None = None
+    uncompressed: bool = False
     diversity: float | None = None
     candidates: int | None = None
     prefetch: Nearest | None = None
@@ -54,7 +56,7 @@ class Fused:
     """Several searches joined by reciprocal rank fusion.
 
     Attributes:
-        searches: At least two.
+        searches: One or more.
         limit: How many to pass on.
         constant: The k of the fusion.
         weights: One for each search; ``None`` for equal ones.
