@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,18 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
+
+# Tests are imported by path, so modules that they share are found only if their folder is on the path.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from servers import (  # noqa: F401  # fixtures
+    make_server,
+    old_qdrant_server,
+    qdrant_cluster,
+    qdrant_server,
+    server_binary,
+    server_folder,
+)
 
 from f2rag.testing import FakeEncoder, write_checkpoint
 from f2rag.tokenizer import append_end_of_text

