@@ -49,8 +49,7 @@ def make_payload(document: Document) -> dict[str, Any]:
         own["own"] = sorted(given)
     return {
         **{key: value for key, value in plain.items() if key not in _NODE_KEYS},
-        **_node(document, metadata),
-        **given,
+        **(given if NODE_KEY in given else {**_node(document, metadata), **given}),
         "page_content": content["text"],
         "metadata": metadata,
         "f2rag": own,
@@ -69,8 +68,8 @@ def content_hash(document: Document) -> str:
 def document_of(row: Row) -> Document:
     """The document of a stored point; of a foreign one what can be read."""
     own = row.payload.get("f2rag")
-    names = own.get("own") if isinstance(own, Mapping) else None
-    given = {name: row.payload[name] for name in names or () if name in row.payload}
+    names = own.get("own") or () if isinstance(own, Mapping) else _NODE_KEYS
+    given = {name: row.payload[name] for name in names if name in row.payload}
     return Document(payload=given, **_fields(row))
 
 

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     Filter: TypeAlias = models.Filter | Mapping[str, Any]
 
 _OWN_FIELDS = ("language", "source")
-_NODE_KEY = "_llama_index"
-"""Where llama-index-embeddings-f2llm keeps what only LlamaIndex needs of a node."""
-
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -93,7 +90,7 @@ def columns(documents: Iterable[LangChainDocument]) -> dict[str, list[Any]]:
 
 def from_document(found: Document | Hit) -> LangChainDocument:
     """LangChain's document of a stored one, with the metadata as it was given."""
-    metadata = {key: value for key, value in found.metadata.items() if key != _NODE_KEY}
+    metadata = dict(found.metadata)
     for key in _OWN_FIELDS:
         if (value := getattr(found, key)) is not None:
             metadata[key] = value

@@ -27,6 +27,8 @@ from langchain_f2llm.writing import WINDOW, awrite, write
 
 if TYPE_CHECKING:
     from f2rag.store.homes import Location
+    from f2rag.store.layout import Layout
+    from f2rag.store.modes import Mode, ModeName
     from f2rag.types import FloatVector, Hit
 
     from langchain_f2llm.documents import Filter
@@ -41,14 +43,16 @@ class F2LLMVectorStore(VectorStore):
 
     Args:
         embedding: ``F2LLMEmbeddings``; of others nothing says which vectors may be compared.
-        location: ``":memory:"``; a folder, kept by Qdrant's embedded engine, for one process at a time; or a
-            ``QdrantClient``, e.g. of a server, which stays yours.
+        location: ``":memory:"``; a folder, kept by Qdrant's embedded engine, for one process at a time; the address of
+            a server, or a ``f2rag.store.Server`` with its key; or a ``QdrantClient``, which stays yours.
         collection_name: The collection; it is made if absent.
         dimensions: Width of the stored vectors; ``None`` takes the embeddings'.
         store: An open ``f2rag.QdrantStore`` instead of location and collection; it stays yours.
         create: ``False`` refuses a collection that is absent.
         adopt: Take over a collection that something else filled, e.g. langchain-qdrant. Only you can know that this
             very model made its vectors.
+        layout: What is stored of each document, see ``f2rag.store.Layout``; ``None`` takes what is there, or for a new
+            collection what suits it.
         **others: None; arguments of other stores are refused with what to use instead.
 
     Raises:
@@ -76,6 +80,7 @@ class F2LLMVectorStore(VectorStore):
         store: QdrantStore | None = None,
         create: bool = True,
         adopt: bool = False,
+        layout: Layout | None = None,
         **others: Any,
     ) -> None:
         refuse_others(others, "F2LLMVectorStore")
@@ -90,7 +95,7 @@ class F2LLMVectorStore(VectorStore):
         if store is None:
             contract = embedding.contract(dimensions=dimensions)
             store = QdrantStore.open(
-                location, collection=collection_name, contract=contract, create=create, adopt=adopt
+                location, collection=collection_name, contract=contract, create=create, adopt=adopt, layout=layout
             )
         else:
             # A collection wider than the model is a mismatch, and the model cannot state a contract of that width.
@@ -168,7 +173,7 @@ class F2LLMVectorStore(VectorStore):
         Args:
             embedding: The embeddings of the model that filled it.
             collection_name: The collection.
-            location: A folder, or a ``QdrantClient``.
+            location: As for the constructor.
             dimensions: Width of its vectors; ``None`` takes the embeddings'.
             adopt: Take over a collection that langchain-qdrant, or something else with its layout, filled.
             **others: None.
@@ -294,21 +299,22 @@ class F2LLMVectorStore(VectorStore):
                   whose keys are written ``metadata.<key>``.
                 - language: Only documents with this ``language`` in the metadata, or one of these.
                 - score_threshold: Only documents with at least this cosine similarity.
-                - exact: ``True`` compares with every document instead of asking the index.
+                - mode: How to search, e.g. ``"exact"``, ``"funnel"`` or ``"hybrid"``; see ``f2rag.store.modes``. The
+                  scores of a hybrid search are sums of reciprocal ranks.
 
         Raises:
             InputError: A query or an option that cannot be searched for.
             StoreError: The collection failed.
         """
         vector = self._embedding.embed_query_array(query, dimensions=self._store.dimensions, instruction=instruction)
-        return _scored(self._search(vector, k, **options))
+        return _scored(self._search(vector, k, text=query, **options))
 
     async def asimilarity_search_with_score(
         self, query: str, k: int = 4, *, instruction: str | None = None, **options: Any
     ) -> list[tuple[LangChainDocument, float]]:
         """``similarity_search_with_score`` without blocking the event loop."""
         vector = await self._aquery(query, instruction)
-        return _scored(await asyncio.to_thread(self._search, vector, k, **options))
+        return _scored(await asyncio.to_thread(self._search, vector, k, text=query, **options))
 
     def similarity_search_by_vector(
         self, embedding: Sequence[float], k: int = 4, **options: Any
@@ -431,7 +437,8 @@ class F2LLMVectorStore(VectorStore):
         filter: Filter | None = None,  # noqa: A002 - LangChain's word
         language: str | Sequence[str] | None = None,
         score_threshold: float | None = None,
-        exact: bool = False,
+        text: str | None = None,
+        mode: Mode | ModeName = "auto",
         **others: Any,
     ) -> list[Hit]:
         refuse_others(others, "A search")
@@ -441,7 +448,8 @@ class F2LLMVectorStore(VectorStore):
             filter=to_filter(filter),
             language=language,
             score_threshold=score_threshold,
-            exact=exact,
+            text=text,
+            mode=mode,
         )
 
     def _diverse(

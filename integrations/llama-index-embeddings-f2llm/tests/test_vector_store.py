@@ -100,7 +100,7 @@ def test_scores_are_cosines_and_the_best_comes_first(store: F2LLMVectorStore, fa
     assert found.ids == sorted(wanted, key=lambda key: -wanted[key])
     assert found.similarities == pytest.approx([wanted[key] for key in found.ids], abs=1e-5)
     assert len(store.query(query(fake, "red house", similarity_top_k=2)).ids or []) == 2
-    strict = store.query(query(fake, "red house"), score_threshold=found.similarities[1] - 1e-4, exact=True)
+    strict = store.query(query(fake, "red house"), score_threshold=found.similarities[1] - 1e-4, search_mode="exact")
     assert strict.ids == found.ids[:2]
 
 

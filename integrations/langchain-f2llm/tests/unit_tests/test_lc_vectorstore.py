@@ -268,7 +268,7 @@ class TestSearch:
 
     def test_a_threshold_is_a_cosine(self, filled: F2LLMVectorStore) -> None:
         (_, best), (_, second), _ = filled.similarity_search_with_score("red house", k=3)
-        kept = filled.similarity_search("red house", k=3, score_threshold=(best + second) / 2, exact=True)
+        kept = filled.similarity_search("red house", k=3, score_threshold=(best + second) / 2, mode="exact")
         assert len(kept) == 1
 
     def test_by_vector(self, filled: F2LLMVectorStore, embeddings: F2LLMEmbeddings) -> None:

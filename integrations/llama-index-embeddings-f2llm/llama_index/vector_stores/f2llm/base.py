@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from f2rag.errors import InputError
-from f2rag.store import QdrantStore
+from f2rag.store import Hybrid, QdrantStore
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores.types import (
@@ -28,10 +28,12 @@ from llama_index.vector_stores.f2llm.nodes import document_of, node_of
 if TYPE_CHECKING:
     from f2rag.contract import EmbeddingContract
     from f2rag.store.homes import Location
+    from f2rag.store.layout import Layout
     from f2rag.types import FloatMatrix, FloatVector, Hit
     from qdrant_client import models
 
 MEMORY = ":memory:"
+_MODES = (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.HYBRID, VectorStoreQueryMode.MMR)
 _MMR_THRESHOLD = 0.5
 _MMR_PREFETCH_FACTOR = 4
 
@@ -100,16 +102,19 @@ class F2LLMVectorStore(BasePydanticVectorStore):
         collection: str = "documents",
         create: bool = True,
         adopt: bool = False,
+        layout: Layout | None = None,
     ) -> Self:
         """Open a collection, and make it if it is absent and an embedding is given.
 
         Args:
-            location: A folder, ``":memory:"``, or a ``QdrantClient`` of your own.
+            location: A folder, ``":memory:"``, the address of a server, a ``f2rag.store.Server`` with its key, or a
+                ``QdrantClient`` of your own.
             embed_model: What makes the vectors, an ``F2LLMEmbedding`` or an encoder of f2rag; one that is not
                 comparable with the collection's is refused. ``None`` opens what is there, unchecked.
             collection: Its name.
             create: Make the collection if it is absent.
             adopt: Take over a collection that something else filled with this embedding's vectors.
+            layout: What is stored of each node; ``None`` takes what is there, or for a new collection what suits it.
 
         Raises:
             InputError: An impossible name or location, or ``embed_model`` is another kind of embedding.
@@ -118,7 +123,10 @@ class F2LLMVectorStore(BasePydanticVectorStore):
             StoreError: It is open elsewhere, damaged, or cannot be read or written.
         """
         contract = None if embed_model is None else _contract_of(embed_model)
-        return cls(QdrantStore.open(location, collection=collection, contract=contract, create=create, adopt=adopt))
+        store = QdrantStore.open(
+            location, collection=collection, contract=contract, create=create, adopt=adopt, layout=layout
+        )
+        return cls(store)
 
     @classmethod
     def class_name(cls) -> str:
@@ -209,7 +217,7 @@ class F2LLMVectorStore(BasePydanticVectorStore):
     def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
         """The nodes that have these ids and match these filters; all of them if neither is given."""
         if filters and filters.filters:
-            found = [] if node_ids == [] else self._matching(to_qdrant(filters, node_ids=node_ids))
+            found = [] if node_ids == [] else list(self._store.documents(filter=to_qdrant(filters, node_ids=node_ids)))
         elif node_ids is not None:
             found = self._store.get(node_ids)
         else:
@@ -222,8 +230,10 @@ class F2LLMVectorStore(BasePydanticVectorStore):
         Args:
             query: LlamaIndex's query; its filters, node ids and document ids all hold.
             **kwargs: ``qdrant_filters`` (a ``qdrant_client.models.Filter``, besides the others), ``score_threshold``
-                (the least cosine) and ``exact``; in an index as ``vector_store_kwargs``. For the mode ``"mmr"`` also
-                ``mmr_threshold`` (1 looks at the query alone, 0 at variety alone; 0.5) and ``mmr_prefetch_k`` (how many
+                (the least cosine) and ``search_mode`` (how to search, see ``f2rag.store.modes``); in an index as
+                ``vector_store_kwargs``. The mode ``"hybrid"`` joins dense search with BM25, and ``alpha`` is the weight
+                of the dense half, 0 to 1; the collection must have been made with words,
+                ``Layout(lexical=Lexical())``. For the mode ``"mmr"`` also ``mmr_threshold`` (1 looks at the query alone, 0 at variety alone; 0.5) and ``mmr_prefetch_k`` (how many
                 candidates to choose from; four times as many as are wanted).
 
         Raises:
@@ -240,10 +250,16 @@ class F2LLMVectorStore(BasePydanticVectorStore):
             further=options.pop("qdrant_filters", None),
         )
         vector = np.asarray(query.query_embedding, dtype=np.float32)
+        mode = options.pop("search_mode", "auto")
         if query.mode == VectorStoreQueryMode.MMR:
-            hits = self._various(vector, query, selection, **options)
+            hits = self._various(vector, query, selection, mode=mode, **options)
+        elif query.mode == VectorStoreQueryMode.HYBRID:
+            limit = query.hybrid_top_k or query.similarity_top_k
+            hits = self._store.search(
+                vector, text=query.query_str, limit=limit, filter=selection, mode=_hybrid(query), **options
+            )
         else:
-            hits = self._store.search(vector, limit=query.similarity_top_k, filter=selection, **options)
+            hits = self._store.search(vector, limit=query.similarity_top_k, filter=selection, mode=mode, **options)
         return VectorStoreQueryResult(
             nodes=[node_of(hit) for hit in hits],
             similarities=[hit.score for hit in hits],
@@ -288,15 +304,6 @@ class F2LLMVectorStore(BasePydanticVectorStore):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(type(self).from_dict(state).client)  # type: ignore[misc]  # what the base class does as well
 
-    def _matching(self, selection: models.Filter | None) -> list[Any]:
-        """All documents that match; the store pages only through all or searches, so this is a search without end."""
-        count = self._store.count(filter=selection)
-        if count == 0:
-            return []
-        anywhere = np.zeros(self._store.dimensions, dtype=np.float32)
-        anywhere[0] = 1.0
-        return list(self._store.search(anywhere, limit=count, filter=selection, exact=True))
-
     def _various(
         self,
         vector: FloatVector,
@@ -322,7 +329,8 @@ class F2LLMVectorStore(BasePydanticVectorStore):
         return [hits[row] for row in chosen]
 
     def _delete_where(self, selection: models.Filter | None) -> None:
-        self._store.delete([hit.id for hit in self._matching(selection)])
+        if selection is not None:
+            self._store.delete_where(filter=selection)
 
 
 def _contract_of(embed_model: Any) -> EmbeddingContract:
@@ -348,19 +356,33 @@ def _embeddings(nodes: Sequence[BaseNode]) -> FloatMatrix:
 
 def _options(query: VectorStoreQuery, given: dict[str, Any]) -> dict[str, Any]:
     """The search's own arguments, after what cannot be honoured has been refused."""
-    if query.mode not in (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR):
+    if query.mode not in _MODES:
         raise InputError(
-            f"The query mode {query.mode.value!r} was asked for; this store has 'default', dense search, and 'mmr'."
+            f"The query mode {query.mode.value!r} was asked for; this store has "
+            f"{', '.join(repr(mode.value) for mode in _MODES)}."
         )
     if query.query_embedding is None:
         raise InputError("The query has no embedding; retrieve through an index that has an embed_model.")
-    known = ["qdrant_filters", "score_threshold", "exact"]
+    known = ["qdrant_filters"]
+    if query.mode != VectorStoreQueryMode.HYBRID:
+        known += ["score_threshold", "search_mode"]
     if query.mode == VectorStoreQueryMode.MMR:
         known += ["mmr_threshold", "mmr_prefetch_k"]
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise InputError(f"{', '.join(unknown)} is no argument of a query here; it takes {', '.join(known)}.")
     return dict(given)
+
+
+def _hybrid(query: VectorStoreQuery) -> Hybrid:
+    """LlamaIndex's ``alpha`` is the weight of the dense half; without one both count alike."""
+    if query.query_str is None:
+        raise InputError("A hybrid query needs its text; give VectorStoreQuery(query_str=...).")
+    alpha = query.alpha
+    if alpha is not None and not 0 <= alpha <= 1:
+        raise InputError(f"alpha={alpha!r} was given; expected 0 (words alone) to 1 (vectors alone).")
+    weights = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
+    return Hybrid(weights=weights, candidates=query.sparse_top_k)
 
 
 def _marginal(query: FloatVector, vectors: FloatMatrix, limit: int, threshold: float) -> list[int]:

@@ -1,8 +1,8 @@
 """LlamaIndex nodes to f2rag documents and back, exactly.
 
-Text and metadata lie where every reader of the collection looks for them, so that LangChain finds them too. What only
-LlamaIndex knows of a node (relationships, templates, excluded keys, offsets, the order of its metadata) lies beside
-them under one reserved metadata key, which is hidden from LlamaIndex's users again on the way out.
+Text and metadata lie where every reader of the collection looks for them, so that LangChain finds them too. The node
+itself (relationships, templates, excluded keys, offsets, the order of its metadata) lies beside them under the keys that
+LlamaIndex's own Qdrant store uses, so that either store reads what the other wrote.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from llama_index.core.schema import (
 )
 from llama_index.core.schema import Document as LlamaDocument
 
-RESERVED = "_llama_index"
-"""The metadata key that holds what only LlamaIndex knows: ``{"node": JSON, "type": ..., "ref_doc_id": ...}``."""
+NODE, KIND = "_node_content", "_node_type"
+"""The payload keys of the node as JSON and of the name of its class."""
 
-SOURCE_DOCUMENT_KEY = f"metadata.{RESERVED}.ref_doc_id"
+SOURCE_DOCUMENT_KEY = "doc_id"
 """Where a filter finds the id of the document that a node was cut from."""
 
 _TAKEN = ("language", "source")
@@ -54,41 +54,35 @@ def document_of(node: BaseNode) -> Document:
     """What is stored of ``node``, but for its vector.
 
     Raises:
-        DocumentError: Its metadata uses the reserved key, or holds NaN or infinity.
+        DocumentError: Its metadata holds NaN or infinity.
     """
-    if RESERVED in node.metadata:
-        raise DocumentError(f"Node {node.node_id!r}: metadata {RESERVED!r} is reserved; rename it.")
     for key, value in node.metadata.items():
         if not _finite(value):  # pydantic would write null without a word
             raise DocumentError(f"Node {node.node_id!r}: metadata {key!r} is or holds NaN or infinity, not in JSON.")
     text = node.get_content(metadata_mode=MetadataMode.NONE)
     fields = node.model_dump(mode="json", exclude={"embedding"})
     metadata = dict(fields["metadata"])
-    if fields.get("text") == text:
-        del fields["text"]
     taken = {key: metadata.pop(key) for key in _TAKEN if isinstance(metadata.get(key), str)}
     for key in _TAKEN:  # of another type, which the store has no place for: kept in the node alone
         metadata.pop(key, None)
-    own = {
-        "node": json.dumps(fields, ensure_ascii=False),
-        "type": node.class_name(),
-        "ref_doc_id": node.ref_doc_id,
-    }
-    return Document(text=text, id=node.node_id, metadata={**metadata, RESERVED: own}, **taken)
+    payload = {NODE: json.dumps(fields, ensure_ascii=False), KIND: node.class_name()}
+    if node.ref_doc_id is not None:
+        payload |= dict.fromkeys((SOURCE_DOCUMENT_KEY, "document_id", "ref_doc_id"), node.ref_doc_id)
+    return Document(text=text, id=node.node_id, metadata=metadata, payload=payload, **taken)
 
 
 def node_of(found: Document | Hit) -> BaseNode:
     """The node of a stored document; of one that LangChain or f2rag wrote, a plain text node."""
     metadata = dict(found.metadata)
-    own = metadata.pop(RESERVED, None)
     metadata |= {key: value for key in _TAKEN if (value := getattr(found, key)) is not None}
-    if not isinstance(own, Mapping) or "node" not in own:
+    written = found.payload.get(NODE)
+    if not isinstance(written, str):
         return TextNode(id_=found.id or "", text=found.text, metadata=metadata)
-    fields: dict[str, Any] = json.loads(own["node"])
+    fields: dict[str, Any] = json.loads(written)
     untouched = {key: value for key, value in fields["metadata"].items() if key not in _TAKEN or isinstance(value, str)}
     if untouched != metadata:  # something else changed the metadata since: what everybody sees is what counts
         fields["metadata"] = metadata
-    kind = _KINDS.get(own.get("type", ""), TextNode)
+    kind = _KINDS.get(found.payload.get(KIND, ""), TextNode)
     if issubclass(kind, TextNode):
         fields["text"] = found.text
     return kind.from_dict(fields)
