@@ -15,8 +15,9 @@ from f2rag.errors import (
     DocumentError,
     InputError,
 )
-from f2rag.store import homes, points
+from f2rag.store import Layout, points
 from f2rag.types import Document, point_id
+from f2rag.vectors import truncate
 
 DIMENSIONS = 32
 ROOT = Path(__file__).parents[2]
@@ -66,14 +67,21 @@ class TestDocuments:
         assert store.get(["a"])[0].metadata == {"pair": [1, 2]}
         assert store.unchanged([Document(id="a", text="t", metadata={"pair": [1, 2]})]) == [True]
 
-    def test_the_payload_is_the_one_that_langchain_reads(self, place, encoder):
+    def test_the_payload_is_the_one_that_langchain_and_llama_index_read(self, place, encoder):
         with place.open(encoder.contract()) as store:
             fill(store, encoder, SOME[:1])
             payload = dict(store._backend.retrieve([SOME[0].point_id])[0].payload)
         assert payload.pop("f2rag")["id"] == "a"
+        metadata = {"year": 2001, "language": "en", "source": "en.txt"}
+        node = {"id_": "a", "text": "a red house", "metadata": metadata, "class_name": "TextNode"}
+        assert json.loads(payload.pop("_node_content")) == node
+        source = dict.fromkeys(("doc_id", "document_id", "ref_doc_id"), "en.txt")
         assert payload == {
             "page_content": "a red house",
-            "metadata": {"year": 2001, "language": "en", "source": "en.txt"},
+            "metadata": metadata,
+            **metadata,
+            "_node_type": "TextNode",
+            **source,
         }
 
     def test_get_keeps_the_asked_order_and_leaves_out_what_is_absent(self, store, encoder):
@@ -82,7 +90,7 @@ class TestDocuments:
         assert store.get([]) == []
 
     def test_get_and_delete_of_more_ids_than_one_call_takes(self, store, encoder, monkeypatch):
-        monkeypatch.setattr("f2rag.store.qdrant._IDS_PER_CALL", 3)
+        monkeypatch.setattr("f2rag.store.identity.IDS_PER_CALL", 3)
         documents = [Document(id=str(number), text=f"text {number}") for number in range(10)]
         assert store.states(documents) == ["new"] * 10
         fill(store, encoder, documents)
@@ -111,7 +119,7 @@ class TestDocuments:
             store.delete(ids)
 
     def test_pages_do_not_lose_or_repeat(self, store, encoder, monkeypatch):
-        monkeypatch.setattr("f2rag.store.qdrant._PAGE", 7)
+        monkeypatch.setattr("f2rag.store.completeness.pages.__kwdefaults__", {"size": 7, "without": None})
         documents = [Document(id=str(number), text=f"text {number}") for number in range(50)]
         fill(store, encoder, documents)
         assert sorted(int(document.id) for document in store.documents()) == list(range(50))
@@ -261,7 +269,7 @@ class TestSearch:
     def test_limit_language_threshold_exact(self, store, encoder):
         fill(store, encoder, SOME)
         query = encoder.embed_query("red house")
-        everything = store.search(query, exact=True)
+        everything = store.search(query, mode="exact")
         assert len(everything) == 4
         assert store.search(query, limit=2) == everything[:2]
         assert {hit.id for hit in store.search(query, language="en")} == {"a", "c"}
@@ -305,27 +313,46 @@ class TestSearch:
 
 
 class TestBatches:
-    def point(self, size):
-        return homes.Point("id", unit(0), {}, size)
+    @pytest.fixture
+    def documents(self):
+        return [Document(text=f"text {number}", id=str(number)) for number in range(points.BATCH_POINTS + 1)]
 
-    def test_by_count(self):
-        batches = list(points.batches([self.point(1)] * (points.BATCH_POINTS + 1)))
-        assert [len(batch) for batch in batches] == [points.BATCH_POINTS, 1]
+    def batches(self, documents, *, dimensions=4, layout=Layout()):  # noqa: B008 - it is frozen
+        rows = np.eye(dimensions, dtype=np.float32)[np.arange(len(documents)) % dimensions]
+        return points.make_batches(documents, rows, layout=layout, words_of=None)
 
-    def test_by_bytes(self):
-        third = points.BATCH_BYTES // 3
-        assert [len(batch) for batch in points.batches([self.point(third)] * 7)] == [3, 3, 1]
+    def test_by_count(self, documents):
+        assert [len(batch.ids) for batch in self.batches(documents)] == [points.BATCH_POINTS, 1]
 
-    def test_one_larger_than_a_batch_goes_alone(self):
-        sizes = [1, points.BATCH_BYTES + 1, 1]
-        assert [len(batch) for batch in points.batches([self.point(size) for size in sizes])] == [1, 1, 1]
+    def test_by_bytes(self, documents, monkeypatch):
+        (one,) = self.batches(documents[:1])
+        monkeypatch.setattr(points, "BATCH_BYTES", 3 * one.bytes + 10)
+        assert [len(batch.ids) for batch in self.batches(documents[:7])] == [3, 3, 1]
+
+    def test_one_larger_than_a_batch_goes_alone(self, documents, monkeypatch):
+        large = Document(text="x" * 5000, id="large")
+        monkeypatch.setattr(points, "BATCH_BYTES", 3000)
+        assert [len(batch.ids) for batch in self.batches([documents[0], large, documents[1]])] == [1, 1, 1]
+
+    def test_each_batch_holds_the_rows_of_its_documents(self, documents, monkeypatch):
+        monkeypatch.setattr(points, "BATCH_POINTS", 2)
+        given = [*documents[:4], documents[0]]  # the last of one id wins
+        rows = np.eye(8, dtype=np.float32)[:5]
+        batches = points.make_batches(given, rows, layout=Layout(levels=(4,)), words_of=None)
+        assert [batch.ids for batch in batches] == [
+            [given[1].point_id, given[2].point_id],
+            [given[3].point_id, given[4].point_id],
+        ]
+        assert [np.argmax(batch.vectors[""], axis=1).tolist() for batch in batches] == [[1, 2], [3, 4]]
+        assert batches[1].vectors["mrl4"].tolist() == [[0, 0, 0, 1], [0, 0, 0, 0]]
 
     def test_the_estimate_covers_json(self):
-        vector = np.random.default_rng(0).standard_normal(5120).astype(np.float32)
+        rows = truncate(np.random.default_rng(0).standard_normal((1, 5120)), 5120)
         document = Document(text="日本語 \n" * 1000, metadata={"a": [1.5] * 100})
-        point = points.make_point(document, vector)
-        sent = json.dumps({"vector": vector.tolist(), "payload": point.payload}, ensure_ascii=False).encode()
-        assert len(sent) * 0.5 < point.bytes < len(sent) * 2
+        (batch,) = points.make_batches([document], rows, layout=Layout(levels=(128,)), words_of=None)
+        vectors = {name: matrix.tolist() for name, matrix in batch.vectors.items()}
+        sent = json.dumps({"vector": vectors, "payload": batch.payloads}, ensure_ascii=False).encode()
+        assert len(sent) * 0.5 < batch.bytes < len(sent) * 2
 
 
 def test_ids_that_a_document_may_have():

@@ -21,7 +21,7 @@ from f2rag.errors import (
     StoreLockedError,
     StorePermissionError,
 )
-from f2rag.store import CollectionInfo, QdrantStore, drop_collection, edge, failures, list_collections
+from f2rag.store import CollectionInfo, Layout, QdrantStore, drop_collection, edge, failures, list_collections
 from f2rag.testing import FakeEncoder
 from f2rag.types import Document
 
@@ -51,7 +51,9 @@ class TestFolder:
             fill(store, encoder, SOME)
         folder = tmp_path / "not" / "yet"
         assert [path.name for path in folder.iterdir()] == ["faq"]
-        assert json.loads((folder / "faq" / "f2rag.json").read_text()) == encoder.contract().to_dict()
+        stored = json.loads((folder / "faq" / "f2rag.json").read_text())
+        assert encoder.contract().to_dict().items() < stored.items()
+        assert (stored["layout"], stored["adopted"]) == (Layout().to_dict(), False)
         assert {"edge_config.json", "segments", "wal"} < {path.name for path in (folder / "faq").iterdir()}
 
     def test_looking_creates_nothing(self, tmp_path, encoder):
@@ -89,7 +91,7 @@ class TestFolder:
         assert "Close the other one" in str(caught.value)
         assert "Qdrant server" in str(caught.value)
         (info,) = list_collections(tmp_path / "home")
-        assert info == CollectionInfo(name="documents", contract=encoder.contract(), points=None)
+        assert info == CollectionInfo(name="documents", contract=encoder.contract(), layout=Layout(), points=None)
         with pytest.raises(StoreLockedError):
             drop_collection(tmp_path / "home", "documents")
         QdrantStore.open(tmp_path / "home", collection="other", contract=encoder.contract()).close()
@@ -113,7 +115,7 @@ class TestFolder:
         file.write_bytes(text.encode(errors="surrogateescape"))
         with pytest.raises(StoreError, match=r"damaged.*f2rag\.json"):
             QdrantStore.open(tmp_path, contract=encoder.contract())
-        assert list_collections(tmp_path) == [CollectionInfo(name="documents", contract=None, points=0)]
+        assert list_collections(tmp_path) == [CollectionInfo(name="documents", contract=None, layout=None, points=0)]
         drop_collection(tmp_path, "documents")
         QdrantStore.open(tmp_path, contract=encoder.contract()).close()
 
@@ -130,7 +132,7 @@ class TestFolder:
         with pytest.raises(StoreError, match=r"damaged|storage engine failed"):
             QdrantStore.open(tmp_path, contract=encoder.contract())
         assert list_collections(tmp_path) == [
-            CollectionInfo(name="documents", contract=encoder.contract(), points=None)
+            CollectionInfo(name="documents", contract=encoder.contract(), layout=Layout(), points=None)
         ]
         drop_collection(tmp_path, "documents")
         assert list(tmp_path.iterdir()) == []
@@ -232,7 +234,7 @@ def test_the_index_finds_what_an_exact_search_finds(tmp_path, monkeypatch):
     # Clustered, as texts are; in pure noise every neighbour is as far as the next.
     vectors = np.repeat(random.standard_normal((60, 768)), 60, axis=0) + 0.7 * random.standard_normal((3600, 768))
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-    with QdrantStore.open(tmp_path, contract=encoder.contract()) as store:
+    with QdrantStore.open(tmp_path, contract=encoder.contract(), layout=Layout()) as store:
         store.upsert([Document(id=str(number), text="t") for number in range(3600)], vectors)
         assert store.optimize() is False  # too few to pay
         monkeypatch.setattr(edge, "OPTIMIZE_FROM", 3000)
@@ -241,9 +243,9 @@ def test_the_index_finds_what_an_exact_search_finds(tmp_path, monkeypatch):
         found = total = 0
         for row in range(0, 3600, 120):
             exact = {str(number) for number in np.argsort(-(vectors @ vectors[row]))[:10]}
-            found += len(exact & {hit.id for hit in store.search(vectors[row])})
+            found += len(exact & {hit.id for hit in store.search(vectors[row], mode="hnsw")})
             total += 10
-            assert {hit.id for hit in store.search(vectors[row], exact=True)} == exact
+            assert {hit.id for hit in store.search(vectors[row], mode="exact")} == exact
         assert found / total > 0.95
     with QdrantStore.open(tmp_path) as store:
         assert store.count() == 3600

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
 
-from f2rag.contract import CONTRACT_KEY
 from f2rag.errors import (
     CollectionNotFoundError,
     ContractMismatchError,
@@ -20,7 +19,7 @@ from f2rag.errors import (
     StoreError,
     StoreLockedError,
 )
-from f2rag.store import CollectionInfo, QdrantStore, drop_collection, homes, list_collections
+from f2rag.store import CollectionInfo, Layout, QdrantStore, drop_collection, homes, list_collections
 from f2rag.testing import FakeEncoder
 from f2rag.types import Document
 
@@ -56,12 +55,18 @@ def field(key, **comparison):
     return models.FieldCondition(key=f"metadata.{key}", **comparison)
 
 
+def described(place):
+    if place.kind == "memory":
+        return ":memory:"
+    return f"Qdrant at {place.location.url}" if place.kind == "server" else str(place.location)
+
+
 class TestOpening:
     def test_what_it_says_about_itself(self, place, encoder):
         with place.open(encoder.contract(), collection="faq") as store:
             assert store.contract == encoder.contract()
             assert (store.collection, store.dimensions, store.home) == ("faq", DIMENSIONS, place.kind)
-            assert store.location == (":memory:" if place.kind == "memory" else str(place.location))
+            assert store.location == described(place)
             assert repr(store) == f"QdrantStore({store.location!r}, collection='faq', home={place.kind!r})"
 
     def test_data_outlives_the_store(self, place, encoder):
@@ -92,7 +97,9 @@ class TestOpening:
         place.rewrite_contract("documents", {"model": "edited"})
         with pytest.raises(StoreError, match="contract is damaged"):
             place.open(encoder.contract())
-        assert list_collections(place.location) == [CollectionInfo(name="documents", contract=None, points=0)]
+        assert list_collections(place.location) == [
+            CollectionInfo(name="documents", contract=None, layout=None, points=0)
+        ]
 
     def test_a_newer_contract(self, place, encoder):
         place.open(encoder.contract()).close()
@@ -104,7 +111,7 @@ class TestOpening:
         place.make_foreign("theirs")
         with pytest.raises(ContractMismatchError, match="has no f2rag contract"):
             place.open(encoder.contract(), collection="theirs")
-        assert list_collections(place.location) == [CollectionInfo(name="theirs", contract=None, points=1)]
+        assert list_collections(place.location) == [CollectionInfo(name="theirs", contract=None, layout=None, points=1)]
         with place.open(encoder.contract(), collection="theirs", adopt=True) as store:
             theirs = Document(id="7", text="from LangChain", language="en", metadata={"page": 3})
             assert list(store.documents()) == [theirs]
@@ -151,8 +158,8 @@ class TestOpening:
             fill(store, encoder, SOME)
         place.open(encoder.contract(dimensions=8), collection="a").close()
         assert list_collections(place.location) == [
-            CollectionInfo(name="a", contract=encoder.contract(dimensions=8), points=0),
-            CollectionInfo(name="b", contract=encoder.contract(), points=4),
+            CollectionInfo(name="a", contract=encoder.contract(dimensions=8), layout=Layout(), points=0),
+            CollectionInfo(name="b", contract=encoder.contract(), layout=Layout(), points=4),
         ]
         drop_collection(place.location, "b")
         assert [info.name for info in list_collections(place.location)] == ["a"]
@@ -270,73 +277,6 @@ class TestMemory:
         client.delete_collection("documents")
         with pytest.raises(StoreError, match=r":memory:: the storage engine failed.*not found"):
             store.count()
-        client.close()
-
-
-class ServerClient(QdrantClient):
-    """A client in memory that looks like one of a server, and remembers in which order it was asked."""
-
-    def __init__(self):
-        super().__init__(location=":memory:")
-        self.asked = []
-
-    @property
-    def init_options(self):
-        return {"url": "http://qdrant:6333"}
-
-    def create_collection(self, name, **options):
-        self.asked.append(("create_collection", name))
-        return super().create_collection(name, **options)
-
-    def create_payload_index(self, name, key, schema):
-        self.asked.append((key, schema))
-
-    def upsert(self, name, batch, **options):
-        assert options == {"wait": True}
-        self.asked.append(("upsert", len(batch.ids)))
-        return super().upsert(name, batch, **options)
-
-    def query_points(self, name, **options):
-        assert options.pop("search_params") == models.SearchParams(exact=True)
-        return super().query_points(name, **options)
-
-
-class TestServer:
-    def test_indexes_are_made_before_anything_is_stored(self, encoder):
-        client = ServerClient()
-        with QdrantStore.open(client, contract=encoder.contract()) as store:
-            assert (store.home, store.location) == ("client", "Qdrant at http://qdrant:6333")
-            fill(store, encoder, SOME)
-            assert len(store.search(unit(0), exact=True)) == 4
-            assert store.optimize() is False
-        assert client.asked == [
-            ("create_collection", "documents"),
-            ("metadata.language", models.PayloadSchemaType.KEYWORD),
-            ("metadata.source", models.PayloadSchemaType.KEYWORD),
-            ("upsert", 4),
-        ]
-        client.close()
-
-    def test_somebody_else_makes_the_collection_at_the_same_moment(self, encoder, monkeypatch):
-        client = ServerClient()
-        other = FakeEncoder(dimensions=DIMENSIONS, model_name="another")
-        create = client.create_collection
-
-        def late(name, **options):
-            create(name, **{**options, "metadata": {CONTRACT_KEY: other.contract().to_dict()}})
-            return create(name, **options)
-
-        monkeypatch.setattr(client, "create_collection", late)
-        with pytest.raises(ContractMismatchError, match="stored 'another', given 'fake'"):
-            QdrantStore.open(client, contract=encoder.contract())
-        QdrantStore.open(client, contract=other.contract()).close()
-        client.close()
-
-    def test_a_collection_that_cannot_be_made(self, encoder, monkeypatch):
-        client = ServerClient()
-        monkeypatch.setattr(client, "create_collection", lambda *_, **__: 1 / 0)
-        with pytest.raises(StoreError, match="Qdrant at http://qdrant:6333: the storage engine failed"):
-            QdrantStore.open(client, contract=encoder.contract())
         client.close()
 
 
