@@ -1,5 +1,7 @@
 """The checks behind ``f2rag doctor``: each thing that silently gives wrong vectors elsewhere, with its verdict.
 
+Those of a collection are in ``doctor_collection.py``.
+
 Each check is one small function that returns what it found or raises; ``run_checks`` yields verdicts as they come, so
 that a person sees progress while a large model loads.
 """
@@ -95,14 +97,15 @@ def run_checks(
             if failed and name != "store":
                 yield Check(name, "skipped", "needs the check that failed")
                 continue
-            check = _verdict(name, step)
+            check = checked(name, step)
             failed = failed or check.verdict == "failed"
             yield check
     finally:
         examination.close()
 
 
-def _verdict(name: str, step: Callable[[], Finding]) -> Check:
+def checked(name: str, step: Callable[[], Finding]) -> Check:
+    """What one step finds; an error is a failure with the error's own words."""
     try:
         verdict, detail = step()
     except F2RagError as error:

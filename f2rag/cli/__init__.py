@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from f2rag import __version__
-from f2rag.cli import documents, inspection, vectors
+from f2rag.cli import documents, inspection, maintenance, vectors
 from f2rag.cli.output import show_error, show_note, show_warning
 from f2rag.errors import F2RagError
 
@@ -66,6 +66,7 @@ app = typer.Typer(
 inspection.register(app)
 vectors.register(app)
 documents.register(app)
+maintenance.register(app)
 
 
 def _print_version(value: bool) -> None:  # noqa: FBT001  # typer calls it by position

@@ -50,6 +50,10 @@ def index(
     cache_folder: options.CacheFolder = None,
     location: options.Location = None,
     collection: options.Collection = None,
+    levels: options.Levels = None,
+    quantization: options.Quantization = None,
+    lexical: options.Lexical = None,
+    field: options.Field = None,
     json: options.Json = False,
 ) -> None:
     """Read, split, embed and store documents.
@@ -74,6 +78,10 @@ def index(
         cache_folder=cache_folder,
         location=location,
         collection=collection,
+        levels=levels,
+        quantization=quantization,
+        lexical=lexical,
+        field=field,
     )
     reading = ReadOptions(text_column=text_column, language=settings.language, delimiter=delimiter)
     facts = index_paths(paths, settings=settings, reading=reading, root=root)
@@ -115,6 +123,7 @@ def search(
     cache_folder: options.CacheFolder = None,
     location: options.Location = None,
     collection: options.Collection = None,
+    mode: options.Mode = None,
     json: options.Json = False,
 ) -> None:
     """Find the documents that are closest to a query.
@@ -137,28 +146,31 @@ def search(
         cache_folder=cache_folder,
         location=location,
         collection=collection,
+        mode=mode,
     )
-    result = _search(query, settings=settings, languages=language)
+    result, reason = _search(query, settings=settings, languages=language)
     if json:
-        print_json(_as_json(result))
+        print_json({**_as_json(result), "mode_reason": reason})
     else:
-        _show(result)
+        _show(result, reason)
 
 
-def _search(query: str, *, settings: Settings, languages: list[str] | None) -> SearchResult:
+def _search(query: str, *, settings: Settings, languages: list[str] | None) -> tuple[SearchResult, str]:
+    """The result, and why it was searched in its mode."""
     from f2rag.cli.indexing import as_filled
     from f2rag.engine import SearchEngine
     from f2rag.store import QdrantStore
 
     with (
-        QdrantStore.open(settings.location, collection=settings.collection, create=False) as store,
+        QdrantStore.open(settings.location_for_store(), collection=settings.collection, create=False) as store,
         options.make_encoder(as_filled(settings, store.contract)) as encoder,
     ):
         encoder.contract()  # wrong settings are told before a model is loaded
         engine = SearchEngine(encoder, store)
         with stderr().status("Loading the model …"):
             encoder.warm_up()  # so that the time shown is the query's own
-        return engine.search(query, limit=settings.limit, language=languages)
+        result = engine.search(query, limit=settings.limit, language=languages, mode=settings.mode)
+        return result, store.plan(settings.mode)[1]
 
 
 def _as_json(result: SearchResult) -> dict[str, Any]:
@@ -167,13 +179,14 @@ def _as_json(result: SearchResult) -> dict[str, Any]:
         "instruction": result.instruction,
         "model": result.model,
         "dimensions": result.dimensions,
+        "mode": result.mode,
         "encode_ms": round(result.timings.encode_ms, 3),
         "search_ms": round(result.timings.search_ms, 3),
         "hits": [{**dataclasses.asdict(hit), "metadata": dict(hit.metadata)} for hit in result.hits],
     }
 
 
-def _show(result: SearchResult) -> None:
+def _show(result: SearchResult, reason: str) -> None:
     console = stdout()
     if not result.hits:
         console.print("Nothing was found.")
@@ -188,7 +201,8 @@ def _show(result: SearchResult) -> None:
     timings = result.timings
     console.print(
         f"{escape(result.model)}, {result.dimensions} dimensions · "
-        f"encode {timings.encode_ms:.0f} ms · search {timings.search_ms:.1f} ms",
+        f"encode {timings.encode_ms:.0f} ms · search {timings.search_ms:.1f} ms\n"
+        f"mode {result.mode}: {escape(reason)}",
         style="dim",
     )
 

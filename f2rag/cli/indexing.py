@@ -49,7 +49,7 @@ def index_paths(
 
     Raises:
         DocumentError: A file or row that cannot be read, or nothing to read at all.
-        ContractMismatchError: The collection was filled by another model or at another dimension.
+        ContractMismatchError: The collection was filled by another model, at another dimension or with another layout.
     """
     check_paths(paths)  # before a model is looked for, which may be a long download
     skipped: list[Skipped] = []
@@ -69,7 +69,9 @@ def index_paths(
             raise DocumentError(message)
         documents = chunker.split_documents(read_documents(paths, root=root, options=reading))
         with (
-            SearchEngine.open(encoder, settings.location, collection=settings.collection) as engine,
+            SearchEngine.open(
+                encoder, settings.location_for_store(), collection=settings.collection, layout=settings.layout()
+            ) as engine,
             progress_bar(stderr()) as bar,
         ):
             task = bar.add_task("Indexing", total=total)

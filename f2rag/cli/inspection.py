@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -12,7 +13,12 @@ from f2rag.cli import options
 from f2rag.cli.output import print_json, show_note, stdout, table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from f2rag.doctor import Check
     from f2rag.models import ModelSpec
+    from f2rag.settings import Settings
+    from f2rag.store import CollectionInfo
 
 _SIGNS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "failed": "[red]✗[/]", "skipped": "[dim]–[/]"}
 
@@ -72,22 +78,29 @@ def doctor(
     dtype: options.Dtype = None,
     offline: options.Offline = None,
     cache_folder: options.CacheFolder = None,
+    location: options.Location = None,
+    collection: Annotated[
+        str | None, typer.Option("--collection", "-c", help="Look at this collection instead.", show_default=False)
+    ] = None,
     json: options.Json = False,
 ) -> None:
-    """Check that a model loads and gives right vectors on this machine."""
-    from f2rag.doctor import run_checks
+    """Check that a model loads and gives right vectors on this machine; or that a collection is sound.
 
+    With --collection or --location it says what a collection holds, what is missing in it and how it is searched. With
+    --model besides it says whether that model's vectors may go in.
+    """
     settings = options.settings_from(
-        model=model, revision=revision, device=device, dtype=dtype, offline=offline, cache_folder=cache_folder
+        model=model,
+        revision=revision,
+        device=device,
+        dtype=dtype,
+        offline=offline,
+        cache_folder=cache_folder,
+        location=location,
+        collection=collection,
     )
-    checks = run_checks(
-        settings.model,
-        revision=settings.revision,
-        device=settings.device,
-        dtype=settings.dtype,
-        local_files_only=settings.local_files_only,
-        cache_folder=settings.cache_folder,
-    )
+    of_a_collection = collection is not None or location is not None
+    checks = _collection_checks(settings, compare=model is not None) if of_a_collection else _model_checks(settings)
     seen = []
     console = stdout()
     for check in checks:
@@ -102,9 +115,31 @@ def doctor(
     if json:
         print_json([dataclasses.asdict(check) for check in seen])
     elif not failed:
-        console.print(f"\n{escape(settings.model)} is ready.", style="green")
+        subject = f"Collection {settings.collection}" if of_a_collection else settings.model
+        console.print(f"\n{escape(subject)} is ready.", style="green")
     if failed:
         raise typer.Exit(1)
+
+
+def _model_checks(settings: Settings) -> Iterator[Check]:
+    from f2rag.doctor import run_checks
+
+    return run_checks(
+        settings.model,
+        revision=settings.revision,
+        device=settings.device,
+        dtype=settings.dtype,
+        local_files_only=settings.local_files_only,
+        cache_folder=settings.cache_folder,
+    )
+
+
+def _collection_checks(settings: Settings, *, compare: bool) -> Iterator[Check]:
+    from f2rag.doctor_collection import run_collection_checks
+
+    with contextlib.ExitStack() as opened:
+        encoder = opened.enter_context(options.make_encoder(settings)) if compare else None
+        yield from run_collection_checks(settings.location_for_store(), settings.collection, encoder=encoder)
 
 
 def collections(
@@ -112,23 +147,24 @@ def collections(
     location: options.Location = None,
     json: options.Json = False,
 ) -> None:
-    """List what is stored, and which model filled it."""
-    from f2rag.store import list_collections
+    """List what is stored, which model filled it, and by what other names it goes."""
+    from f2rag.doctor_collection import layout_words
+    from f2rag.store import list_aliases, list_collections
 
     settings = options.settings_from(location=location)
-    found = list_collections(settings.location)
+    found = list_collections(settings.location_for_store())
+    aliases: dict[str, list[str]] = {}
+    for alias, target in sorted(list_aliases(settings.location_for_store()).items()):
+        aliases.setdefault(target, []).append(alias)
     if json:
-        print_json(
-            [
-                {"name": one.name, "points": one.points, "contract": one.contract.to_dict() if one.contract else None}
-                for one in found
-            ]
-        )
+        print_json([_described(one, aliases.get(one.name, [])) for one in found])
         return
     if not found:
         show_note(f"Nothing is stored in {settings.location} yet. Store something with: f2rag index PATH")
         return
-    result = table("collection", "documents", "dimensions", "model", "revision", right=("documents", "dimensions"))
+    numbers = ("documents", "dimensions")
+    columns = ["collection", *numbers, "model", "revision", "besides the vectors", *(["aliases"] if aliases else [])]
+    result = table(*columns, right=numbers)
     for one in found:
         contract = one.contract
         described = (str(contract.dimensions), contract.model, contract.revision[:12]) if contract else ("", "", "")
@@ -136,5 +172,17 @@ def collections(
             f"[bold]{escape(one.name)}[/]",
             "in use" if one.points is None else f"{one.points:,}",
             *map(escape, described),
+            escape(layout_words(one.layout) if one.layout else ""),
+            *([escape(", ".join(aliases.get(one.name, [])))] if aliases else []),
         )
     stdout().print(result)
+
+
+def _described(one: CollectionInfo, aliases: list[str]) -> dict[str, object]:
+    return {
+        "name": one.name,
+        "points": one.points,
+        "contract": one.contract.to_dict() if one.contract else None,
+        "layout": one.layout.to_dict() if one.layout else None,
+        "aliases": aliases,
+    }

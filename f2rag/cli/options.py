@@ -16,7 +16,7 @@ def _remember(context: typer.Context, value: bool) -> bool:  # noqa: FBT001  # t
     return value
 
 
-_MODEL, _STORE = "Model", "Store"
+_MODEL, _STORE, _LAYOUT = "Model", "Store", "New collections"
 
 Json = Annotated[bool, typer.Option("--json", help="Print only JSON.", callback=_remember, is_eager=True)]
 Model = Annotated[
@@ -52,16 +52,49 @@ CacheFolder = Annotated[str | None, typer.Option(help="Where downloaded models l
 Location = Annotated[
     str | None,
     typer.Option(
-        "--location", "-l", help="Folder of the stored vectors.", show_default=".f2rag", rich_help_panel=_STORE
+        "--location",
+        "-l",
+        help="Folder of the stored vectors, or address of a Qdrant server.",
+        show_default=".f2rag",
+        rich_help_panel=_STORE,
     ),
 ]
 Collection = Annotated[
     str | None,
     typer.Option("--collection", "-c", help="Collection in it.", show_default="documents", rich_help_panel=_STORE),
 ]
+Mode = Annotated[
+    str | None,
+    typer.Option(
+        "--mode",
+        help="How to search: auto, exact, hnsw, quantized, funnel, hybrid or diverse.",
+        show_default="auto",
+        rich_help_panel=_STORE,
+    ),
+]
+Levels = Annotated[
+    str | None,
+    typer.Option(help="Prefix sizes to store for the funnel, e.g. 128,256.", rich_help_panel=_LAYOUT),
+]
+Quantization = Annotated[
+    str | None,
+    typer.Option(help="Compress what is indexed: int8, turbo4, turbo2, turbo1, binary.", rich_help_panel=_LAYOUT),
+]
+Lexical = Annotated[
+    bool | None,
+    typer.Option("--lexical/--no-lexical", help="Index words too, for hybrid search.", rich_help_panel=_LAYOUT),
+]
+Field = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--field",
+        help="Metadata field to index for filters, e.g. year:integer; may be repeated.",
+        rich_help_panel=_LAYOUT,
+    ),
+]
 
 
-def settings_from(**options: Any) -> Settings:
+def settings_from(*, field: list[str] | None = None, **options: Any) -> Settings:
     """The settings under the options of a command; an option that was not given is ``None``.
 
     Raises:
@@ -71,7 +104,7 @@ def settings_from(**options: Any) -> Settings:
 
     if "offline" in options:
         options["local_files_only"] = options.pop("offline")
-    return load_settings(**options)
+    return load_settings(**options, fields=",".join(field) if field else None)
 
 
 def make_encoder(settings: Settings) -> F2LLMEncoder:
