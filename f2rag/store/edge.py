@@ -41,10 +41,10 @@ from f2rag.store.edge_files import (
     write_alias,
     write_contract_file,
 )
-from f2rag.store.edge_groups import Value, best_groups
 from f2rag.store.edge_requests import config_of, identifier, indexes_of, request_of, vectors_of
 from f2rag.store.failures import forbidden, translated
 from f2rag.store.filters import EVERYTHING, Selection, to_edge
+from f2rag.store.groups import Value, best_groups
 from f2rag.store.homes import Batch, CollectionInfo, HomeKind, PointId, Row, Status, Version
 from f2rag.store.layout import FULL, FieldKind, Layout
 from f2rag.store.stages import SparseVector, Stage

@@ -1,4 +1,4 @@
-"""Groups of hits for the embedded engine, which has no call for them in Python.
+"""Groups of hits where the engine has no call for them: the embedded one in Python.
 
 As a server does: look at the best hits; while groups are missing, look again without the groups that are known; then
 fill up those that are short.
@@ -16,7 +16,9 @@ from f2rag.store.stages import Fused, Nearest, Stage
 
 Value: TypeAlias = str | int
 
-_FIRST_LOOK = 100
+FIRST_LOOK = 100
+"""Hits that are looked at before anything is known of the groups."""
+
 _WIDER = 4
 
 
@@ -48,13 +50,23 @@ def value_at(payload: Mapping[str, Any], key: str) -> Value | None:
     return value if isinstance(value, (str, int)) and not isinstance(value, bool) else None
 
 
+def widened(stage: Stage, limit: int) -> Stage:
+    """A stage with ``limit`` hits, and with as many from each stage before it."""
+    if isinstance(stage, Fused):
+        searches = tuple(_passing_on(search, limit) for search in stage.searches)
+        return dataclasses.replace(stage, limit=limit, searches=searches)
+    candidates = None if stage.candidates is None else max(stage.candidates, limit)
+    before = None if stage.prefetch is None else _passing_on(stage.prefetch, limit)
+    return dataclasses.replace(stage, limit=limit, candidates=candidates, prefetch=before)
+
+
 def _excluding_known(find: Find, stage: Stage, *, key: str, groups: int, size: int) -> dict[Value, list[Row]]:
     found: dict[Value, list[Row]] = {}
-    limit = max(_FIRST_LOOK, groups * size)
+    limit = max(FIRST_LOOK, groups * size)
     whole = False
     first = True
     while len(found) < groups and not whole:
-        rows = find(_wide(stage, limit), besides=tuple(found))
+        rows = find(widened(stage, limit), besides=tuple(found))
         whole = len(rows) < limit
         known = len(found)
         _sort_in(found, rows, key)
@@ -65,15 +77,15 @@ def _excluding_known(find: Find, stage: Stage, *, key: str, groups: int, size: i
             limit *= _WIDER
     for value in list(found)[:groups]:
         if len(found[value]) < size:
-            found[value] = find(_wide(stage, size), only=value)
+            found[value] = find(widened(stage, size), only=value)
     return found
 
 
 def _widened_until_enough(find: Find, stage: Stage, *, key: str, groups: int, size: int) -> dict[Value, list[Row]]:
-    limit = max(_FIRST_LOOK, groups * size)
+    limit = max(FIRST_LOOK, groups * size)
     while True:
         found: dict[Value, list[Row]] = {}
-        rows = find(_wide(stage, limit))
+        rows = find(widened(stage, limit))
         _sort_in(found, rows, key)
         if len(found) >= groups or len(rows) < limit:
             return found
@@ -85,16 +97,6 @@ def _sort_in(found: dict[Value, list[Row]], rows: Sequence[Row], key: str) -> No
         value = value_at(row.payload, key)
         if value is not None:
             found.setdefault(value, []).append(row)
-
-
-def _wide(stage: Stage, limit: int) -> Stage:
-    """The stage with ``limit`` hits, and with as many from each stage before it."""
-    if isinstance(stage, Fused):
-        searches = tuple(_passing_on(search, limit) for search in stage.searches)
-        return dataclasses.replace(stage, limit=limit, searches=searches)
-    candidates = None if stage.candidates is None else max(stage.candidates, limit)
-    before = None if stage.prefetch is None else _passing_on(stage.prefetch, limit)
-    return dataclasses.replace(stage, limit=limit, candidates=candidates, prefetch=before)
 
 
 def _passing_on(stage: Nearest, limit: int) -> Nearest:
