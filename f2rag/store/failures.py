@@ -1,6 +1,7 @@
-"""The storage engines' errors as f2rag's own, in one place.
+"""The storage engines' and servers' errors as f2rag's own, in one place.
 
-The embedded engine raises bare ``Exception`` with Rust's text in it, so the text is all there is to go by.
+The embedded engine raises bare ``Exception`` with Rust's text in it, so the text is all there is to go by. What servers
+say is read in ``refusals.py``.
 """
 
 from __future__ import annotations
@@ -8,14 +9,31 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from f2rag.errors import F2RagError, InputError, StorageFullError, StoreError, StoreLockedError, StorePermissionError
+from f2rag.errors import (
+    CollectionNotFoundError,
+    F2RagError,
+    InputError,
+    StorageFullError,
+    StoreAccessError,
+    StoreError,
+    StoreLockedError,
+    StorePermissionError,
+    StoreUnavailableError,
+    UnsupportedFeatureError,
+)
+
+if TYPE_CHECKING:
+    from f2rag.store.refusals import Refusal
 
 _LOCKED = ("WouldBlock", "already accessed by another instance")
 _FULL = ("os error 28", "os error 122", "disk is full", "No space left")
 _FORBIDDEN = ("os error 13", "os error 30", "os error 1)", "readonly database", "unable to open database file")
 _MISWRITTEN = ("Invalid path",)
-_CLOSED = ("Shard is not initialized", "instance is closed", "closed database")
+_CLOSED = ("Shard is not initialized", "instance is closed", "closed database", "lient was closed", "closed channel")
+_REMOTE = ("qdrant_client", "grpc", "httpx")
+_FILTER = ("json path", "filter", "condition", "Index required", "order_by")
 
 
 @contextmanager
@@ -40,6 +58,11 @@ def translated(place: str) -> Iterator[None]:
 
 def translate(error: BaseException, place: str) -> F2RagError:
     """The error that says what ``error`` means for the user of ``place``."""
+    if type(error).__module__.partition(".")[0] in _REMOTE:
+        from f2rag.store.refusals import refusal_of
+
+        if refusal := refusal_of(error):
+            return refused(refusal, place)
     text = str(error)
     number = error.errno if isinstance(error, OSError) else None
     if any(sign in text for sign in _LOCKED):
@@ -56,6 +79,68 @@ def translate(error: BaseException, place: str) -> F2RagError:
     if any(sign in text for sign in _MISWRITTEN):
         return InputError(f"{place} cannot read the filter: {_first_line(text)}. Write keys as 'metadata.<key>'.")
     return StoreError(f"{place}: the storage engine failed: {_first_line(text) or type(error).__name__}")
+
+
+def refused(refusal: Refusal, place: str) -> F2RagError:
+    """The error that says what a server's refusal means for the user of ``place``."""
+    what = f"{place} {_REFUSALS[refusal.kind][1]}".replace("<said>", refusal.said)
+    kind = _REFUSALS[refusal.kind][0]
+    if refusal.kind == "invalid" and any(sign in refusal.said for sign in _FILTER):
+        return InputError(f"{what} Write keys as 'metadata.<key>', and filters as qdrant_client.models describes them.")
+    return kind(what)
+
+
+_REFUSALS: dict[str, tuple[type[StoreError], str]] = {
+    "unreachable": (
+        StoreUnavailableError,
+        "does not answer: <said>. Is it running, and are the address and the port right?",
+    ),
+    "late": (
+        StoreUnavailableError,
+        "did not answer in time: <said>. Is it overloaded, or is something between here and there slow? Try again, or "
+        "allow more time (timeout, retry_seconds).",
+    ),
+    "overloaded": (
+        StoreUnavailableError,
+        "has too much to do: <said>. Try again later, or send less at once.",
+    ),
+    "failing": (StoreUnavailableError, "failed: <said>. Its log says more; the same call may be repeated."),
+    "untrusted": (
+        StoreUnavailableError,
+        "cannot be reached over TLS: <said>. Does the address begin with the right one of http:// and https://? For a "
+        "certificate of your own give ca_certificate.",
+    ),
+    "stranger": (
+        StoreError,
+        "is no Qdrant server: <said>. Is the address right, its port and its path among it? REST listens on 6333.",
+    ),
+    "unauthenticated": (
+        StoreAccessError,
+        "does not accept the key: <said>. Give the api_key that the server was started with, or a token signed with it "
+        "that has not expired.",
+    ),
+    "forbidden": (
+        StoreAccessError,
+        "does not allow this: <said>. The key or token has expired, is for reading only or is for another collection; "
+        "give one that allows it.",
+    ),
+    "missing": (CollectionNotFoundError, "has no such collection: <said>. Create it, or look at list_collections()."),
+    "invalid": (StoreError, "cannot take the request: <said>."),
+    "unknown": (
+        UnsupportedFeatureError,
+        "does not know the request: <said>. Its version may be too old for it, or the address is not Qdrant's own.",
+    ),
+    "full": (
+        StorageFullError,
+        "has no space left: <said>. What was acknowledged is stored. Free some space on the server and run the same "
+        "call again.",
+    ),
+    "read_only": (
+        StorePermissionError,
+        "may not write where it stores: <said>. Give the server's user the right to write there.",
+    ),
+    "other": (StoreError, "refused: <said>."),
+}
 
 
 def locked(place: str) -> StoreLockedError:
