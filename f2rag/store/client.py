@@ -33,7 +33,7 @@ from f2rag.store.connection import Connection, connection_of
 from f2rag.store.failures import translated
 from f2rag.store.features import version_text
 from f2rag.store.filters import EVERYTHING, Selection, to_client
-from f2rag.store.groups import FIRST_LOOK, widened
+from f2rag.store.groups import FIRST_LOOK, index_needed, widened
 from f2rag.store.homes import MEMORY, Batch, CollectionInfo, HomeKind, PointId, Row, Status, Version
 from f2rag.store.layout import FULL, FieldKind, Layout
 from f2rag.store.stages import SparseVector, Stage
@@ -224,10 +224,13 @@ class ClientBackend:
         return {name: (vector.size, vector.distance.value) for name, vector in vectors.items()}
 
     def create_indexes(self, fields: Mapping[str, FieldKind]) -> None:
-        """Create the payload indexes on a server."""
+        """Create those payload indexes that are missing, on a server."""
         if self._connection.local:
             return
+        present = self._info().payload_schema
         for key, kind in fields.items():
+            if key in present:
+                continue
             self._connection.write(
                 lambda client, key=key, kind=kind: client.create_payload_index(  # type: ignore[misc]
                     self._collection, key, index_of(kind), wait=True
@@ -385,12 +388,17 @@ class ClientBackend:
         return self._count(_lacking(EVERYTHING, vector))
 
     def facet(self, key: str, *, selection: Selection, limit: int) -> dict[str, int]:
-        """Values of an indexed field with their counts."""
-        response = self._connection.read(
-            lambda client: client.facet(
-                self._collection, key, facet_filter=to_client(selection), limit=limit, exact=True
+        """Values of an indexed field with their counts.
+
+        Raises:
+            InputError: The field has no index; the local mode, which has none at all, counts any.
+        """
+        with index_needed(key, self._collection):
+            response = self._connection.read(
+                lambda client: client.facet(
+                    self._collection, key, facet_filter=to_client(selection), limit=limit, exact=True
+                )
             )
-        )
         return {str(hit.value): hit.count for hit in response.hits}
 
     def scroll(

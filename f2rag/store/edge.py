@@ -44,7 +44,7 @@ from f2rag.store.edge_files import (
 from f2rag.store.edge_requests import config_of, identifier, indexes_of, request_of, vectors_of
 from f2rag.store.failures import forbidden, translated
 from f2rag.store.filters import EVERYTHING, Selection, to_edge
-from f2rag.store.groups import Value, best_groups
+from f2rag.store.groups import Value, best_groups, index_needed
 from f2rag.store.homes import Batch, CollectionInfo, HomeKind, PointId, Row, Status, Version
 from f2rag.store.layout import FULL, FieldKind, Layout
 from f2rag.store.stages import SparseVector, Stage
@@ -252,10 +252,12 @@ class EdgeBackend:
         return {name: (found["size"], found["distance"]) for name, found in self._configured("vectors").items()}
 
     def create_indexes(self, fields: Mapping[str, FieldKind]) -> None:
-        """Create the payload indexes."""
+        """Create those payload indexes that are missing."""
         with self._engine():
-            for key, kind in fields.items():
-                for path, schema in indexes_of(key, kind).items():
+            present = self._shard.info().payload_schema
+            wanted = [index for key, kind in fields.items() for index in indexes_of(key, kind).items()]
+            for path, schema in wanted:
+                if path not in present:
                     self._shard.update(edge.UpdateOperation.create_field_index(path, schema))
 
     def upsert(self, batch: Batch) -> None:
@@ -388,9 +390,13 @@ class EdgeBackend:
         return self._count(_narrowed(EVERYTHING, must_not=[edge.HasVectorCondition(vector)]))
 
     def facet(self, key: str, *, selection: Selection, limit: int) -> dict[str, int]:
-        """Values of an indexed field with their counts."""
+        """Values of an indexed field with their counts.
+
+        Raises:
+            InputError: The field has no index.
+        """
         request = edge.FacetRequest(key, limit=limit, exact=True, filter=to_edge(selection))
-        with self._engine():
+        with index_needed(key, self._path.name), self._engine():
             return {str(hit.value): hit.count for hit in self._shard.facet(request).hits}
 
     def scroll(

@@ -1,4 +1,4 @@
-"""Groups of hits where the engine has no call for them: the embedded one in Python.
+"""Groups of hits where the engine has no call for them: the embedded one in Python; and what groups and facets share.
 
 As a server does: look at the best hits; while groups are missing, look again without the groups that are known; then
 fill up those that are short.
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeAlias
 
+from f2rag.errors import F2RagError, InputError
 from f2rag.store.homes import PLAIN_KEY, Row
 from f2rag.store.stages import Fused, Nearest, Stage
 
@@ -38,6 +40,25 @@ def best_groups(find: Find, stage: Stage, *, key: str, groups: int, size: int) -
     looked = _widened_until_enough if isinstance(stage, Fused) else _excluding_known
     found = looked(find, stage, key=key, groups=groups, size=size)
     return [(str(value), rows[:size]) for value, rows in list(found.items())[:groups]]
+
+
+@contextmanager
+def index_needed(key: str, collection: str) -> Iterator[None]:
+    """Say of a field that an engine cannot count, because it has no index, what to do about it.
+
+    Raises:
+        InputError: It has none.
+    """
+    try:
+        yield
+    except F2RagError as error:
+        if "No appropriate index for faceting" not in str(error):
+            raise
+        raise InputError(
+            f"The values of {key!r} in collection {collection!r} cannot be counted: the field has no index for that. "
+            "Keyword, integer and bool fields can have one: declare it when the collection is made, "
+            "Layout(fields={'author': 'keyword'}), or copy the documents into a collection with that layout."
+        ) from error
 
 
 def value_at(payload: Mapping[str, Any], key: str) -> Value | None:

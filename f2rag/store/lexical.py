@@ -48,9 +48,9 @@ def _model(lexical: Lexical) -> Any:
         import qdrant_edge as edge
     except ImportError as error:
         raise UnsupportedFeatureError(
-            "The words of texts are cut by qdrant-edge-py, which is not installed here; hybrid search needs it also with "
-            "a server. Install it where it has a wheel (pip install qdrant-edge-py: Linux, macOS, Windows on x86-64), or "
-            "choose a layout without a lexical half."
+            "The words of texts are cut by qdrant-edge-py, which is not installed here; a hybrid search needs it, with "
+            "a server too. Install it where it has a wheel (pip install qdrant-edge-py: Linux, macOS, Windows on "
+            "x86-64), or choose a layout without a lexical half."
         ) from error
     tokenizers = {
         "multilingual": edge.TokenizerType.Multilingual,
