@@ -32,7 +32,8 @@ NODE_KEY = "_node_content"
 _TAKEN = ("language", "source")
 _OURS = ("page_content", "metadata", "f2rag")
 _NODE_KEYS = (NODE_KEY, "_node_type", "doc_id", "document_id", "ref_doc_id")
-_JSON_INTEGERS = range(-(2**63), 2**64)
+_INTEGERS = range(-(2**63), 2**63)
+"""What a server's payload and its filters hold."""
 
 
 def make_payload(document: Document) -> dict[str, Any]:
@@ -137,7 +138,7 @@ def _plain(value: Any, named: str) -> Any:
         return value
     if isinstance(value, str):
         return _text(value, named)
-    if isinstance(value, int) and int(value) in _JSON_INTEGERS:
+    if isinstance(value, int) and int(value) in _INTEGERS:
         return int(value)
     if isinstance(value, float) and math.isfinite(value):
         return float(value)

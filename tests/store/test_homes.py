@@ -191,7 +191,7 @@ class TestOpening:
         with place.open() as again:
             assert again.count() == 4
 
-    @pytest.mark.parametrize("location", ["", "  ", "a\0b", "http://localhost:6333", "HTTPS://x", 5, None])
+    @pytest.mark.parametrize("location", ["", "  ", "a\0b", "ftp://host", 5, None])
     def test_impossible_locations(self, encoder, location):
         with pytest.raises(InputError, match=r"location|address"):
             QdrantStore.open(location, contract=encoder.contract())
@@ -255,7 +255,7 @@ class TestThreads:
     def test_two_stores_on_one_client_share_its_lock(self, encoder):
         client = QdrantClient(location=":memory:")
         stores = [QdrantStore.open(client, collection=name, contract=encoder.contract()) for name in "ab"]
-        assert stores[0]._home.lock is stores[1]._home.lock
+        assert stores[0]._home.connection._lock is stores[1]._home.connection._lock
         for store in stores:
             store.close()
         assert [info.name for info in list_collections(client)] == ["a", "b"]  # the owner's client is still open

@@ -14,6 +14,7 @@ from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters, VectorStoreQuery
 from llama_index.vector_stores.qdrant import QdrantVectorStore as LlamaIndexStore
 from qdrant_client import QdrantClient
+from qdrant_client.models import Distance, VectorParams
 
 from f2rag.store import Layout, Lexical, QdrantStore
 from f2rag.testing import FakeEncoder
@@ -94,9 +95,7 @@ def test_llama_index_deletes_by_source(filled, client, name):
 
 
 def test_f2rag_reads_and_extends_what_langchain_qdrant_wrote(client, encoder, name):
-    theirs = LangChainStore.construct_instance(Fake(encoder), client_options={"location": ":memory:"}).client
-    theirs.close()
-    client.create_collection(name, vectors_config={"size": 64, "distance": "Cosine"})
+    client.create_collection(name, vectors_config=VectorParams(size=64, distance=Distance.COSINE))
     foreign = LangChainStore(client=client, collection_name=name, embedding=Fake(encoder))
     identifier = str(uuid.uuid4())
     foreign.add_texts(["the red house"], [{"language": "en", "page": 3}], ids=[identifier])
@@ -110,7 +109,7 @@ def test_f2rag_reads_and_extends_what_langchain_qdrant_wrote(client, encoder, na
 
 
 def test_f2rag_reads_what_llama_index_wrote(client, encoder, name):
-    client.create_collection(name, vectors_config={"size": 64, "distance": "Cosine"})
+    client.create_collection(name, vectors_config=VectorParams(size=64, distance=Distance.COSINE))
     theirs = LlamaIndexStore(client=client, collection_name=name)
     node = TextNode(
         id_=str(uuid.uuid4()),
