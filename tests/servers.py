@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -208,6 +209,56 @@ class QdrantServer:
         self._process = None
 
 
+class Proxy:
+    """What stands between a client and a server: passes on, delays, or swallows what it is given.
+
+    Attributes:
+        delay: Seconds that each piece of an answer is held back.
+        silent: Take connections and requests, and answer nothing.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.delay = 0.0
+        self.silent = False
+        self._target = ("127.0.0.1", port)
+        self._sockets: set[socket.socket] = set()
+        self._ended = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def close(self) -> None:
+        self._ended.set()
+        for each in [self._listener, *self._sockets]:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    def _accept(self) -> None:
+        while not self._ended.is_set():
+            try:
+                caller, _ = self._listener.accept()
+                server = socket.create_connection(self._target)
+            except OSError:
+                continue
+            self._sockets |= {caller, server}
+            threading.Thread(target=self._pass_on, args=(caller, server, False), daemon=True).start()
+            threading.Thread(target=self._pass_on, args=(server, caller, True), daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket, answer: bool) -> None:
+        with contextlib.suppress(OSError):
+            while piece := source.recv(65536):
+                if answer:
+                    self._ended.wait(self.delay)
+                if not self.silent:
+                    target.sendall(piece)
+            target.shutdown(socket.SHUT_WR)
+
+
 def without_rights() -> dict[str, Any]:
     """Arguments for ``subprocess`` that make a process of root one of a user without rights; none for other users."""
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
@@ -311,6 +362,13 @@ def old_qdrant_server(server_binary: Callable[[str], Path], server_folder: Path)
     made: list[QdrantServer] = []
     yield _maker(server_binary, server_folder, made)(OLD)
     made[0].remove()
+
+
+@pytest.fixture
+def make_proxy() -> Iterator[Callable[[int], Proxy]]:
+    """Stand between a client and a port of loopback: ``make_proxy(port)``."""
+    with contextlib.ExitStack() as made:
+        yield lambda port: made.enter_context(contextlib.closing(Proxy(port)))
 
 
 @pytest.fixture
