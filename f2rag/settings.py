@@ -41,7 +41,7 @@ _EXCLUSIVE = {"task": "instruction", "instruction": "task"}
 _OPTIONS = {"fields": "field"}
 """Options that are not called as the setting is."""
 
-_NO_OPTION = {"qdrant_api_key", "grpc_port", "timeout", "token_budget"}
+_NO_OPTION = {"qdrant_api_key", "grpc_port", "timeout", "ca_certificate", "token_budget"}
 """Settings without an option; of a key because a command line is seen by every process of the machine."""
 
 
@@ -66,10 +66,11 @@ class Settings(BaseSettings):
         collection: The collection within it.
         qdrant_api_key: Key or token for the server.
         grpc_port: The server's port for gRPC; when not set, its usual one is tried.
-        timeout: Seconds after which a call to the server counts as failed.
+        timeout: Seconds that a read from the server may take.
+        ca_certificate: PEM file of the authority that signed the server's certificate, if it is one of your own.
         mode: How to search; ``auto`` chooses what suits the collection.
         levels: Prefix sizes that a new collection stores for the funnel, e.g. ``128,256``.
-        quantization: Compression of a new collection's indexed vectors.
+        quantization: Compression of a new collection's indexed vectors; ``none`` where one is to lose it.
         lexical: Whether a new collection also indexes words, for hybrid search.
         fields: Metadata fields that a new collection indexes for filters, e.g. ``year:integer,author:keyword``; without
             a kind it is ``keyword``.
@@ -106,9 +107,10 @@ class Settings(BaseSettings):
     qdrant_api_key: pydantic.SecretStr | None = None
     grpc_port: int | None = pydantic.Field(default=None, ge=1, le=65535)
     timeout: float | None = pydantic.Field(default=None, gt=0)
+    ca_certificate: Path | None = None
     mode: ModeName = "auto"
     levels: str | None = None
-    quantization: Quantization | None = None
+    quantization: Literal[Quantization, "none"] | None = None
     lexical: bool | None = None
     fields: str | None = None
     language: str | None = None
@@ -146,25 +148,39 @@ class Settings(BaseSettings):
         """The location as ``QdrantStore.open`` takes it: a server comes with its key, port and timeout.
 
         Raises:
-            InputError: An address that no server has.
+            InputError: An address that no server has, or a certificate that cannot be read.
         """
         if not self.addresses:
             return self.location
         from f2rag.store.server import Server
 
-        options = {"api_key": self.qdrant_api_key, "grpc_port": self.grpc_port, "timeout": self.timeout}
+        options = {
+            "api_key": self.qdrant_api_key,
+            "grpc_port": self.grpc_port,
+            "timeout": self.timeout,
+            "ca_certificate": self.ca_certificate,
+        }
         given = {name: value for name, value in options.items() if value is not None}
         return Server(self.addresses, **cast("dict[str, Any]", given))
 
-    def layout(self) -> Layout | None:
-        """The layout of a new collection; ``None`` where nothing was set, so that one that exists keeps its own."""
+    def layout(self, *, base: Layout | None = None) -> Layout | None:
+        """The layout of a new collection.
+
+        Args:
+            base: Where it gets what is not set.
+
+        Returns:
+            ``base`` where nothing is set; if that is ``None``, a collection that exists keeps its own.
+        """
         if self.levels is None and self.quantization is None and self.lexical is None and self.fields is None:
-            return None
+            return base
+        base = base or Layout()
+        quantization = base.quantization if self.quantization is None else self.quantization
         return Layout(
-            levels=_levels(self.levels),
-            quantization=self.quantization,
-            lexical=Lexical() if self.lexical else None,
-            fields=_fields(self.fields),
+            levels=base.levels if self.levels is None else _levels(self.levels),
+            quantization=None if quantization == "none" else quantization,
+            lexical=None if self.lexical is False else base.lexical or (Lexical() if self.lexical else None),
+            fields=base.fields if self.fields is None else _fields(self.fields),
         )
 
     def encoder_arguments(self) -> dict[str, Any]:

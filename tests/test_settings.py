@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import os
 import re
@@ -275,6 +276,16 @@ def test_a_layout_that_is_not_set_is_none():
     assert load_settings().layout() is None
 
 
+def test_what_is_not_set_is_taken_from_another_layout():
+    base = Layout(levels=(64,), quantization="int8", lexical=Lexical(b=0.5), fields={"year": "integer"})
+    assert load_settings().layout(base=base) is base
+    assert load_settings(levels="").layout(base=base) == dataclasses.replace(base, levels=())
+    assert load_settings(quantization="none").layout(base=base) == dataclasses.replace(base, quantization=None)
+    assert load_settings(lexical=True).layout(base=base) == base
+    assert load_settings(lexical=False).layout(base=base) == dataclasses.replace(base, lexical=None)
+    assert load_settings(fields="author").layout(base=base) == dataclasses.replace(base, fields={"author": "keyword"})
+
+
 @pytest.mark.parametrize(
     ("given", "layout"),
     [
@@ -307,7 +318,7 @@ def test_what_is_set_makes_the_layout(given, layout):
             "F2RAG_FIELDS or --field: 'year:number' was given; it should be fields with their kinds",
         ),
         ("FIELDS", ":integer", "no metadata field"),
-        ("QUANTIZATION", "int4", "'int8', 'turbo4', 'turbo2', 'turbo1' or 'binary'"),
+        ("QUANTIZATION", "int4", "'int8', 'turbo4', 'turbo2', 'turbo1', 'binary' or 'none'"),
         ("LEXICAL", "bm25", "valid boolean"),
         ("MODE", "quick", "'auto', 'exact', 'hnsw', 'quantized', 'funnel', 'hybrid' or 'diverse'"),
         ("GRPC_PORT", "0", "F2RAG_GRPC_PORT: '0' was given; it should be greater than or equal to 1"),

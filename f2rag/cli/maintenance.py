@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from f2rag.cli import options
 from f2rag.cli.output import print_json, progress_bar, show_note, stderr, stdout, table
+
+if TYPE_CHECKING:
+    from f2rag.store import Layout
 
 Name = Annotated[str, typer.Argument(help="Name of the collection, or an alias.", show_default=False)]
 
@@ -74,8 +77,9 @@ def reindex(
 ) -> None:
     """Fill a new collection from another: for another layout, size, model, folder or server.
 
-    Vectors that stay comparable are copied; for another model or size the stored texts are embedded again. The first
-    collection is only read, and readers of the alias see it until the new one is complete.
+    What is not named stays as it is in the first collection, which is only read; another model comes at its own size.
+    Vectors that stay comparable are copied; for another model or size the stored texts are embedded again. Readers of
+    the alias see the first collection until the new one is complete.
     """
     from f2rag.cli.indexing import as_filled
     from f2rag.store import QdrantStore
@@ -108,7 +112,7 @@ def reindex(
             encoder,
             location=target.location_for_store(),
             into=into,
-            layout=settings.layout(),
+            layout=settings.layout(base=_fitting(source.layout, encoder.dimensions)),
             alias=alias,
             on_progress=lambda count: bar.update(task, completed=count),
         )
@@ -119,3 +123,8 @@ def reindex(
     show_note(f"{report.documents:,} documents are in {target.location}, collection {into}: {how}.")
     if report.alias is not None:
         show_note(f"{report.alias} now stands for {into}.")
+
+
+def _fitting(layout: Layout, dimensions: int) -> Layout:
+    """A layout for vectors of another size: levels that are no prefix of it fall away."""
+    return dataclasses.replace(layout, levels=tuple(level for level in layout.levels if level < dimensions))

@@ -78,7 +78,9 @@ Levels = Annotated[
 ]
 Quantization = Annotated[
     str | None,
-    typer.Option(help="Compress what is indexed: int8, turbo4, turbo2, turbo1, binary.", rich_help_panel=_LAYOUT),
+    typer.Option(
+        help="Compress what is indexed: int8, turbo4, turbo2, turbo1, binary or none.", rich_help_panel=_LAYOUT
+    ),
 ]
 Lexical = Annotated[
     bool | None,
