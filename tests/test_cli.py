@@ -33,7 +33,7 @@ from f2rag.store import QdrantStore
 def here(tmp_path, monkeypatch):
     """A folder of its own, with no settings but those of the test."""
     for name in list(os.environ):
-        if name.upper().startswith("F2RAG_"):
+        if name.upper().startswith(("F2RAG_", "QDRANT_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("NO_COLOR", "1")
@@ -66,7 +66,7 @@ def lines(text):
 
 def test_help_names_the_commands(here):
     text = run("--help").stdout
-    for command in ("models", "doctor", "embed", "index", "search", "collections", "demo"):
+    for command in ("models", "doctor", "embed", "index", "search", "collections", "backfill", "reindex", "demo"):
         assert re.search(rf"^│ {command}\b", text, re.MULTILINE)
 
 
