@@ -399,7 +399,7 @@ class ClientBackend:
                     self._collection, key, facet_filter=to_client(selection), limit=limit, exact=True
                 )
             )
-        return {str(hit.value): hit.count for hit in response.hits}
+        return {_text(hit.value): hit.count for hit in response.hits}
 
     def scroll(
         self, *, selection: Selection, offset: Any, limit: int, without: str | None = None
@@ -455,6 +455,11 @@ def _row(found: Any, score: float = 0.0) -> Row:
 def _id(identifier: Any) -> PointId:
     """A server over gRPC may give a ``UUID`` where the others give text."""
     return identifier if isinstance(identifier, int) else str(identifier)
+
+
+def _text(value: Any) -> str:
+    """A value as JSON writes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _unnamed(vector: Any) -> list[float] | None:

@@ -220,6 +220,7 @@ class TestSpace:
 
     def test_no_index_without_space(self, in_folder, encoder, free, monkeypatch, caplog):
         monkeypatch.setattr(edge, "OPTIMIZE_FROM", 1)
+        monkeypatch.setattr(edge, "INDEX_BYTES", 1)
         fill(in_folder, encoder, SOME)
         free(edge.WRITE_RESERVE)
         with caplog.at_level(logging.WARNING, logger="f2rag"):
