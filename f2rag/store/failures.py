@@ -58,7 +58,7 @@ def translated(place: str) -> Iterator[None]:
 
 def translate(error: BaseException, place: str) -> F2RagError:
     """The error that says what ``error`` means for the user of ``place``."""
-    if type(error).__module__.partition(".")[0] in _REMOTE:
+    if any(kind.__module__.partition(".")[0] in _REMOTE for kind in type(error).__mro__):
         from f2rag.store.refusals import refusal_of
 
         if refusal := refusal_of(error):

@@ -95,8 +95,11 @@ _TLS = re.compile(r"\bssl\b|certificate|tls|handshake", re.IGNORECASE)
 _TOO_LARGE = re.compile(r"(message|payload).{0,80}(larger|too large|exceeds)", re.IGNORECASE)
 
 
+_STRANGE = Refusal(kind="stranger", said="its answers are not those of Qdrant")
+
+
 def refusal_of(error: BaseException) -> Refusal | None:
-    """What an exception of qdrant-client, gRPC or httpx says; ``None`` for any other."""
+    """What an exception of qdrant-client, gRPC or httpx says, or of what they cannot read; ``None`` for others."""
     if isinstance(error, UnexpectedResponse):
         said = _first_line(_error_of(error.content))
         kind = _BY_STATUS.get(error.status_code or 0) or _other_status(error.status_code)
@@ -106,7 +109,9 @@ def refusal_of(error: BaseException) -> Refusal | None:
     if isinstance(error, ResourceExhaustedResponse):
         return Refusal(kind="overloaded", said=_first_line(error.message), retry_after=float(error.retry_after_s))
     if isinstance(error, ResponseHandlingException):
-        return refusal_of(error.source) or Refusal(kind="stranger", said="its answers are not those of Qdrant")
+        return refusal_of(error.source) or _STRANGE
+    if isinstance(error, json.JSONDecodeError):
+        return _STRANGE
     if isinstance(error, grpc.RpcError) and isinstance(error, grpc.Call):
         said = _first_line(error.details() or "")
         return _refined(Refusal(kind=_BY_CODE.get(error.code(), "other"), said=said or str(error.code())))

@@ -250,8 +250,11 @@ class ServerConnection:
         refusal = refusal_of(error)
         if self._closed.is_set():
             raise closed(self.name) from error
-        if refusal is None or refusal.kind not in PASSING:
-            raise translate(error, f"Qdrant at {endpoint.name}") from error
+        place = f"Qdrant at {endpoint.name}"
+        if refusal is None:
+            raise translate(error, place) from error
+        if refusal.kind not in PASSING:
+            raise refused(refusal, place) from error
         if refusal.kind in LOST:
             endpoint.lost(client)
             self._avoid(endpoint, refusal)
