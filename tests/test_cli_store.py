@@ -39,22 +39,18 @@ def here(tmp_path, tiny, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture(scope="module")
-def locked(server_binary, server_folder):
+@pytest.fixture
+def locked(make_server):
     """A server that asks for a key."""
-    import servers
-
-    make = servers._maker(server_binary, server_folder, made := [])
-    yield make(api_key=KEY)
-    made[0].remove()
+    return make_server(api_key=KEY)
 
 
 @pytest.fixture
-def served(here, locked, monkeypatch, request):
-    """Its address, with the key set and a collection for this test alone."""
+def served(here, locked, monkeypatch):
+    """That server as the location, with the key set."""
     monkeypatch.setenv("F2RAG_QDRANT_API_KEY", KEY)
     monkeypatch.setenv("F2RAG_LOCATION", locked.url)
-    monkeypatch.setenv("F2RAG_COLLECTION", re.sub(r"\W", "_", request.node.name)[:60])
+    monkeypatch.setenv("F2RAG_COLLECTION", "texts")
     return locked
 
 

@@ -151,7 +151,7 @@ class Declaration:
         contract = encoder.contract(dimensions=dimensions)
         name = re.sub(r"[^A-Za-z0-9_-]+", "-", encoder.model_name)[-80:]
         collection = f"udhr-{name}-{dimensions}-{contract.fingerprint[:8]}"
-        location = self._model.settings.location
+        location = self._model.settings.location_for_store()
         return SearchEngine.open(encoder, location, collection=collection, dimensions=dimensions)
 
     def _fill(self, stores: Sequence[QdrantStore]) -> None:
