@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import dataclasses
 import itertools
 import time
 from collections import Counter
@@ -19,14 +20,24 @@ from typing import TYPE_CHECKING, Self
 
 from f2rag.errors import InputError
 from f2rag.store.qdrant import QdrantStore
-from f2rag.types import Document, Encoder, IndexReport, SearchResult, Timings
+from f2rag.types import Document, Encoder, FloatMatrix, IndexReport, SearchResult, Timings
 
 if TYPE_CHECKING:
     from qdrant_client import models
 
     from f2rag.store.homes import Location
+    from f2rag.store.identity import State
     from f2rag.store.layout import Layout
     from f2rag.store.modes import Mode, ModeName
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Window:
+    """Documents that are embedded, and on their way into the store."""
+
+    documents: Sequence[Document]
+    states: Sequence[State]
+    upload: concurrent.futures.Future[int] | None
 
 
 class SearchEngine:
@@ -106,7 +117,7 @@ class SearchEngine:
         Args:
             documents: Any number, also a generator; they are read window by window.
             window: Documents per step.
-            on_progress: Called after each window with the number of documents handled so far.
+            on_progress: Called after each window with the number of documents that are stored so far.
 
         Raises:
             InputError: ``window`` is not positive, or a text cannot be embedded.
@@ -118,28 +129,32 @@ class SearchEngine:
         started = time.perf_counter()
         truncated_before = self.encoder.truncated_count
         counts: Counter[str] = Counter()
-        remaining = iter(documents)
-        # While one window is stored, the next is embedded; with both and no third, memory stays bounded.
-        with concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="f2rag-upload") as uploader:
-            under_way: list[Document] = []
-            upload: concurrent.futures.Future[object] | None = None
-            while batch := list(itertools.islice(remaining, window)):
-                # What is being stored counts as stored already.
-                found = self.store.states([*under_way, *batch])[len(under_way) :]
-                # By id, so that of several versions in one window only the last is embedded.
-                wanted = {doc.key: doc for doc, state in zip(batch, found, strict=True) if state != "unchanged"}
-                texts = [document.text for document in wanted.values()]
-                vectors = self.encoder.embed_documents(texts, dimensions=self.store.dimensions) if texts else None
-                if upload is not None:
-                    upload.result()
-                under_way, upload = list(wanted.values()), None
-                if vectors is not None:
-                    upload = uploader.submit(self.store.upsert, under_way, vectors)
-                counts.update(found)
+
+        def finish(window: _Window | None) -> None:
+            if window is not None:
+                if window.upload is not None:
+                    window.upload.result()
+                counts.update(window.states)
                 if on_progress is not None:
                     on_progress(counts.total())
-            if upload is not None:
-                upload.result()
+
+        remaining = iter(documents)
+        before: _Window | None = None
+        # While one window is stored, the next is embedded; there is never a third, so memory stays bounded.
+        with concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="f2rag-upload") as uploader:
+            while batch := list(itertools.islice(remaining, window)):
+                # What is being stored counts as stored already.
+                under_way = before.documents if before is not None else []
+                states = self.store.states([*under_way, *batch])[len(under_way) :]
+                # By id, so that of several versions in one window only the last is embedded.
+                wanted = list(
+                    {doc.key: doc for doc, state in zip(batch, states, strict=True) if state != "unchanged"}.values()
+                )
+                vectors = self._embed(wanted) if wanted else None
+                finish(before)
+                upload = None if vectors is None else uploader.submit(self.store.upsert, wanted, vectors)
+                before = _Window(wanted, states, upload)
+            finish(before)
         self.store.optimize()
         return IndexReport(
             added=counts["new"],
@@ -148,6 +163,10 @@ class SearchEngine:
             truncated=self.encoder.truncated_count - truncated_before,
             seconds=time.perf_counter() - started,
         )
+
+    def _embed(self, documents: Sequence[Document]) -> FloatMatrix:
+        texts = [document.text for document in documents]
+        return self.encoder.embed_documents(texts, dimensions=self.store.dimensions)
 
     def search(
         self,

@@ -9,7 +9,7 @@ import pytest
 
 from f2rag.contract import SCHEMA_VERSION, EmbeddingContract
 from f2rag.errors import ContractMismatchError, InputError, StoreError
-from f2rag.store import agreement
+from f2rag.store import Layout, Lexical, agreement
 
 CONTRACT = EmbeddingContract(model="m", revision="r", native_dimensions=64, dimensions=32)
 
@@ -19,10 +19,12 @@ class Collection:
 
     place = "a place"
 
-    def __init__(self, stored=None, *, vector=(32, "Cosine")):
+    def __init__(self, stored=None, *, vector=(32, "Cosine"), levels=()):
         self.stored = stored
-        self.size_and_distance = vector
-        self.indexed = False
+        self.found = {f"mrl{level}": (level, "Cosine") for level in levels}
+        if vector is not None:
+            self.found[""] = vector
+        self.indexed = {}
 
     def read_contract(self):
         return self.stored
@@ -30,15 +32,20 @@ class Collection:
     def write_contract(self, stored):
         self.stored = stored
 
-    def vector(self):
-        return self.size_and_distance
+    def vectors_found(self):
+        return self.found
 
-    def create_indexes(self):
-        self.indexed = True
+    def create_indexes(self, fields):
+        self.indexed = dict(fields)
 
 
-def agree(backend, contract=CONTRACT, *, adopt=False):
-    return agreement.agree(backend, contract, collection="docs", adopt=adopt)
+def agree(backend, contract=CONTRACT, *, adopt=False, layout=None):
+    record = agreement.agree(backend, contract, layout=layout, collection="docs", adopt=adopt)
+    return record.contract
+
+
+def recorded(contract=CONTRACT, **options):
+    return agreement.Record(contract=contract, **options).to_dict()
 
 
 @pytest.mark.parametrize(
@@ -96,7 +103,7 @@ def test_another_width_is_refused_with_the_way_out():
     assert "dimensions: stored 32, given 16" in message
     assert "Open it with dimensions=32" in message
     assert "another collection name" in message
-    assert "index the documents again" in message
+    assert "f2rag reindex" in message
     assert "'docs'" in message
     assert "a place" in message
 
@@ -120,9 +127,55 @@ def test_a_foreign_collection_is_refused(contract):
 def test_a_foreign_collection_can_be_adopted():
     foreign = Collection()
     assert agree(foreign, adopt=True) == CONTRACT
-    assert foreign.stored == CONTRACT.to_dict()
-    assert foreign.indexed
+    assert foreign.stored == recorded(adopted=True)
+    assert foreign.indexed["metadata.language"] == "keyword"
     assert agree(foreign) == CONTRACT
+
+
+def test_an_adopted_collection_can_get_indexes_and_no_levels():
+    foreign = Collection()
+    agree(foreign, adopt=True, layout=Layout(fields={"year": "integer"}))
+    assert foreign.indexed["metadata.year"] == "integer"
+    with pytest.raises(ContractMismatchError, match=r"levels: stored \[\], given \[8\]"):
+        agree(Collection(), adopt=True, layout=Layout(levels=(8,)))
+
+
+def test_a_collection_of_the_first_version_has_a_plain_layout():
+    first = {**CONTRACT.to_dict(), "schema_version": 1}
+    assert agreement.read_record(first, "a place") == agreement.Record(
+        contract=dataclasses.replace(CONTRACT, schema_version=1)
+    )
+
+
+LAYOUT = Layout(levels=(8, 16), quantization="int8", lexical=Lexical(k=1.0), fields={"year": "integer"})
+
+
+def test_a_record_survives_json():
+    record = agreement.Record(contract=CONTRACT, layout=LAYOUT, adopted=True)
+    assert agreement.read_record(json.loads(json.dumps(record.to_dict())), "a place") == record
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (Layout(), r"levels: stored \[8, 16\], given \[\]"),
+        (dataclasses.replace(LAYOUT, quantization=None), "quantization: stored 'int8', given None"),
+        (dataclasses.replace(LAYOUT, lexical=Lexical()), "lexical: stored .*'k': 1.0"),
+        (dataclasses.replace(LAYOUT, fields={}), "fields: stored"),
+    ],
+    ids=["levels", "quantization", "lexical", "fields"],
+)
+def test_another_layout_is_refused_with_both_sides_and_the_way_out(other, message):
+    collection = Collection(recorded(layout=LAYOUT), levels=(8, 16))
+    agree(collection, layout=LAYOUT)
+    agree(collection)
+    with pytest.raises(ContractMismatchError, match=rf"(?s){message}.*reindex"):
+        agree(collection, layout=other)
+
+
+def test_a_level_that_the_storage_lacks():
+    with pytest.raises(StoreError, match="a vector 'mrl8' of 8 dimensions under cosine, its storage has none"):
+        agree(Collection(recorded(layout=LAYOUT)))
 
 
 def test_adopting_is_not_overwriting():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import dataclasses
 
 import numpy as np
@@ -101,7 +102,38 @@ class TestIndex:
 
         seen = []
         engine.index(stream(), window=2, on_progress=lambda handled: seen.append((handled, len(read))))
-        assert seen == [(2, 2), (4, 4), (6, 6), (8, 8), (10, 10)]
+        # One window is embedded while the one before is stored, and never a third.
+        assert seen == [(2, 4), (4, 6), (6, 8), (8, 10), (10, 10)]
+
+    def test_a_repetition_in_the_next_window_is_neither_new_nor_embedded_again(self, engine, encoder, monkeypatch):
+        embedded = []
+        embed = encoder.embed_documents
+
+        def counting(texts, **options):
+            embedded.extend(texts)
+            return embed(texts, **options)
+
+        monkeypatch.setattr(encoder, "embed_documents", counting)
+        store, gate = engine.store.upsert, threading.Event()
+
+        def slow(*arguments):
+            gate.wait(10)
+            return store(*arguments)
+
+        monkeypatch.setattr(engine.store, "upsert", slow)
+        states, asked = engine.store.states, []
+
+        def opening(documents):
+            asked.append(len(documents))
+            found = states(documents)
+            if len(asked) == 2:  # the second window was asked for while the first was on its way
+                gate.set()
+            return found
+
+        monkeypatch.setattr(engine.store, "states", opening)
+        report = engine.index([*DOCUMENTS[:2], *DOCUMENTS[:2], DOCUMENTS[2]], window=2)
+        assert (report.added, report.unchanged) == (3, 2)
+        assert embedded == [document.text for document in DOCUMENTS[:3]]
 
     def test_truncated_texts_are_counted_by_call(self, engine, encoder, monkeypatch):
         embed = encoder.embed_documents

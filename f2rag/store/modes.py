@@ -90,7 +90,8 @@ class Funnel:
 class Hybrid:
     """Joins dense search with BM25 over the words by reciprocal rank fusion: the dense search and a millisecond or two.
 
-    It needs the query's text and a collection with a lexical half. Scores are sums of ``weight / (constant + rank)``.
+    It needs the query's text and a collection with a lexical half. Scores are sums of
+    ``1 / (rank / weight + constant - 1)`` over the halves, ranks counted from 1 (Qdrant's formula).
 
     Attributes:
         dense: The dense half; ``None`` takes what ``"auto"`` would.

@@ -10,7 +10,7 @@ import f2rag
 import numpy as np
 import pytest
 from f2rag.errors import CollectionNotFoundError, ContractMismatchError, DocumentError, InputError, StoreError
-from f2rag.store import QdrantStore
+from f2rag.store import Layout, Lexical, QdrantStore
 from llama_index.core import Document, StorageContext, VectorStoreIndex
 from llama_index.core.embeddings import MockEmbedding
 from llama_index.core.schema import ImageNode, IndexNode, Node, NodeRelationship, RelatedNodeInfo, TextNode
@@ -210,6 +210,24 @@ def test_other_modes_are_refused_by_name(store: F2LLMVectorStore, fake: F2LLMEmb
         store.query(query(fake, "x", mode=VectorStoreQueryMode(mode)))
 
 
+def test_hybrid_joins_meaning_and_words(fake: F2LLMEmbedding) -> None:
+    store = F2LLMVectorStore.open(":memory:", embed_model=fake, layout=Layout(lexical=Lexical()))
+    store.add(fake([TextNode(id_="a", text="zebra 4711"), TextNode(id_="b", text="the sea")]))
+    asked = query(fake, "the sea", mode=VectorStoreQueryMode.HYBRID)
+    asked.query_str = "4711"
+    for alpha, best in ((None, "a"), (0.0, "a"), (0.5, "a"), (1.0, "b")):
+        asked.alpha = alpha
+        found = store.query(asked)
+        assert (found.ids or [])[0] == best, alpha
+    asked.alpha = 1.5
+    with pytest.raises(InputError, match="alpha"):
+        store.query(asked)
+    asked.query_str = None
+    with pytest.raises(InputError, match="query_str"):
+        store.query(asked)
+    store.close()
+
+
 def test_bad_queries_and_nodes_are_refused_and_nothing_is_written(
     store: F2LLMVectorStore, fake: F2LLMEmbedding
 ) -> None:
@@ -227,7 +245,6 @@ def test_bad_queries_and_nodes_are_refused_and_nothing_is_written(
         (TextNode(text="none", id_="none"), InputError),
         (TextNode(text="nan", embedding=[float("nan")] * 64), InputError),
         (TextNode(text="long", embedding=[1.0] * 64), InputError),
-        (TextNode(text="taken", metadata={"_llama_index": 1}, embedding=unit), DocumentError),
         (TextNode(text="half \ud83d", embedding=unit), DocumentError),
         (TextNode(text="nan", metadata={"n": [{"m": float("nan")}]}, embedding=unit), DocumentError),
     ):
@@ -295,7 +312,9 @@ def test_metadata_that_something_else_changed_is_what_counts(store: F2LLMVectorS
     nodes = fake(nodes_of_all_kinds()[:1])
     store.add(nodes)
     (stored,) = store.client.documents()
-    changed = f2rag.Document(text="new text", id=stored.id, metadata={**stored.metadata, "zebra": 2})
+    changed = f2rag.Document(
+        text="new text", id=stored.id, metadata={**stored.metadata, "zebra": 2}, payload=stored.payload
+    )
     store.client.upsert([changed], fake.encoder.embed_documents(["new text"]))
     (node,) = store.get_nodes()
     assert (node.get_content(), node.metadata["zebra"], "language" in node.metadata) == ("new text", 2, False)

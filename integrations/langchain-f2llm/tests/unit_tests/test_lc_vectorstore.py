@@ -19,6 +19,7 @@ from f2rag.errors import (
     InputError,
     StoreError,
 )
+from f2rag.store import Hybrid, Layout, Lexical
 from f2rag.testing import FakeEncoder
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
@@ -270,6 +271,16 @@ class TestSearch:
         (_, best), (_, second), _ = filled.similarity_search_with_score("red house", k=3)
         kept = filled.similarity_search("red house", k=3, score_threshold=(best + second) / 2, mode="exact")
         assert len(kept) == 1
+
+    def test_hybrid_finds_a_word_that_only_one_text_has(self, embeddings: F2LLMEmbeddings) -> None:
+        words = Layout(lexical=Lexical())
+        with F2LLMVectorStore.from_texts([*TEXTS, "number 4711"], embeddings, layout=words) as store:
+            mode = Hybrid(weights=(0.1, 0.9))
+            assert store.similarity_search("4711", k=1, mode=mode)[0].page_content == "number 4711"
+            retriever = store.as_retriever(k=1, search_kwargs={"mode": "hybrid"})
+            assert retriever.invoke("number 4711")[0].page_content == "number 4711"
+            with pytest.raises(InputError, match="score_threshold"):
+                store.similarity_search("4711", mode="hybrid", score_threshold=0.5)
 
     def test_by_vector(self, filled: F2LLMVectorStore, embeddings: F2LLMEmbeddings) -> None:
         vector = embeddings.embed_query("blue sea")

@@ -233,8 +233,9 @@ class F2LLMVectorStore(BasePydanticVectorStore):
                 (the least cosine) and ``search_mode`` (how to search, see ``f2rag.store.modes``); in an index as
                 ``vector_store_kwargs``. The mode ``"hybrid"`` joins dense search with BM25, and ``alpha`` is the weight
                 of the dense half, 0 to 1; the collection must have been made with words,
-                ``Layout(lexical=Lexical())``. For the mode ``"mmr"`` also ``mmr_threshold`` (1 looks at the query alone, 0 at variety alone; 0.5) and ``mmr_prefetch_k`` (how many
-                candidates to choose from; four times as many as are wanted).
+                ``Layout(lexical=Lexical())``. For the mode ``"mmr"`` also ``mmr_threshold`` (1 looks at the query
+                alone, 0 at variety alone; 0.5) and ``mmr_prefetch_k`` (how many candidates to choose from; four times
+                as many as are wanted).
 
         Raises:
             InputError: A mode that this store does not have, an unknown argument, or a filter that Qdrant lacks.

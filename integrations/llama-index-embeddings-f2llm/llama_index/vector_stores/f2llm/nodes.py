@@ -1,8 +1,8 @@
 """LlamaIndex nodes to f2rag documents and back, exactly.
 
 Text and metadata lie where every reader of the collection looks for them, so that LangChain finds them too. The node
-itself (relationships, templates, excluded keys, offsets, the order of its metadata) lies beside them under the keys that
-LlamaIndex's own Qdrant store uses, so that either store reads what the other wrote.
+itself (relationships, templates, excluded keys, offsets, the order of its metadata) lies beside them under the keys
+that LlamaIndex's own Qdrant store uses, so that either store reads what the other wrote.
 """
 
 from __future__ import annotations
