@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def create(client: QdrantClient, name: str = "c") -> None:
         )
 
 
-def put(client: QdrantClient, *ids: int, name: str = "c", payload: dict | None = None) -> None:
+def put(client: QdrantClient, ids: Iterable[int], name: str = "c", payload: dict | None = None) -> None:
     rows = np.eye(DIMENSIONS)
     points = [models.PointStruct(id=each, vector=rows[each % DIMENSIONS].tolist(), payload=payload) for each in ids]
     client.upsert(name, points, wait=True)

@@ -7,11 +7,13 @@ on loopback alone, sends no telemetry and owns its folder.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import threading
@@ -47,6 +49,7 @@ class QdrantServer:
         jwt: Whether tokens signed with the key are taken (see ``token``).
         cluster: Whether it is a node of a cluster; ``bootstrap`` is the address of a node that is one already.
         settings: Further settings, e.g. ``{"SERVICE__MAX_REQUEST_SIZE_MB": "1"}``.
+        certificate: What to trust if the settings ask for TLS.
     """
 
     def __init__(
@@ -60,12 +63,14 @@ class QdrantServer:
         cluster: bool = False,
         bootstrap: str | None = None,
         settings: Mapping[str, str] | None = None,
+        certificate: Path | None = None,
     ) -> None:
         self.folder = folder
         self.api_key = api_key
         self.cluster = cluster
         self.http_port, self.grpc_port, self.peer_port = free_ports(3)
         self._binary = binary
+        self._trust = ssl.create_default_context(cafile=certificate) if certificate else None
         self._bootstrap = bootstrap
         self._process: subprocess.Popen[bytes] | None = None
         self._settings = {
@@ -78,7 +83,7 @@ class QdrantServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.http_port}"
+        return f"{'https' if self._trust else 'http'}://127.0.0.1:{self.http_port}"
 
     @property
     def peer_url(self) -> str:
@@ -191,7 +196,8 @@ class QdrantServer:
     def _ready(self) -> bool:
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline and self.running:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.url}/readyz", timeout=2) as response:
+            asked = functools.partial(urllib.request.urlopen, timeout=2, context=self._trust)
+            with contextlib.suppress(OSError), asked(f"{self.url}/readyz") as response:
                 return response.status == 200
             time.sleep(0.02)
         return False
@@ -217,13 +223,13 @@ class Proxy:
         silent: Take connections and requests, and answer nothing.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, own_port: int = 0) -> None:
         self.delay = 0.0
         self.silent = False
         self._target = ("127.0.0.1", port)
         self._sockets: set[socket.socket] = set()
         self._ended = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", own_port))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -365,10 +371,10 @@ def old_qdrant_server(server_binary: Callable[[str], Path], server_folder: Path)
 
 
 @pytest.fixture
-def make_proxy() -> Iterator[Callable[[int], Proxy]]:
-    """Stand between a client and a port of loopback: ``make_proxy(port)``."""
+def make_proxy() -> Iterator[Callable[..., Proxy]]:
+    """Stand between a client and a port of loopback: ``make_proxy(port)``, or ``make_proxy(port, own_port)``."""
     with contextlib.ExitStack() as made:
-        yield lambda port: made.enter_context(contextlib.closing(Proxy(port)))
+        yield lambda *ports: made.enter_context(contextlib.closing(Proxy(*ports)))
 
 
 @pytest.fixture

@@ -31,7 +31,14 @@ _LOCKED = ("WouldBlock", "already accessed by another instance")
 _FULL = ("os error 28", "os error 122", "disk is full", "No space left")
 _FORBIDDEN = ("os error 13", "os error 30", "os error 1)", "readonly database", "unable to open database file")
 _MISWRITTEN = ("Invalid path",)
-_CLOSED = ("Shard is not initialized", "instance is closed", "closed database", "lient was closed", "closed channel")
+_CLOSED = (
+    "Shard is not initialized",
+    "instance is closed",
+    "closed database",
+    "Client was closed",
+    "client has been closed",
+    "closed channel",
+)
 _REMOTE = ("qdrant_client", "grpc", "httpx")
 _FILTER = ("json path", "filter", "condition", "Index required", "order_by")
 

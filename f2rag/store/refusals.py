@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 
 import grpc  # type: ignore[import-untyped]  # ships no types
 import httpx
+from pydantic import ValidationError
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
@@ -109,8 +110,8 @@ def refusal_of(error: BaseException) -> Refusal | None:
     if isinstance(error, ResourceExhaustedResponse):
         return Refusal(kind="overloaded", said=_first_line(error.message), retry_after=float(error.retry_after_s))
     if isinstance(error, ResponseHandlingException):
-        return refusal_of(error.source) or _STRANGE
-    if isinstance(error, json.JSONDecodeError):
+        return refusal_of(error.source)
+    if isinstance(error, (json.JSONDecodeError, ValidationError)):
         return _STRANGE
     if isinstance(error, grpc.RpcError) and isinstance(error, grpc.Call):
         said = _first_line(error.details() or "")

@@ -52,7 +52,7 @@ def guarded(server_binary, server_folder):
     ).start()
     with contextlib.closing(server.client()) as client:
         create(client)
-        put(client, 1)
+        put(client, [1])
     yield server
     server.remove()
 
@@ -151,7 +151,7 @@ class TestSecrets:
         for key in (KEY, READER, "wrong-key-99", expired, reader):
             with connected(guarded, way, api_key=key) as connection:
                 told += [repr(connection), str(vars(connection)), connection.name, str(connection.version)]
-                for call in (search, lambda client: put(client, 2), lambda client: search(client, "absent")):
+                for call in (search, lambda client: put(client, [2]), lambda client: search(client, "absent")):
                     try:
                         connection.write(call)
                     except StoreError as error:
@@ -252,7 +252,7 @@ class TestAccess:
         }[who]
         with connected(guarded, way, api_key=key) as connection:
             assert connection.read(search) == [1]
-            call = Counted(lambda client: put(client, 9))
+            call = Counted(lambda client: put(client, [9]))
             with pytest.raises(StoreAccessError, match="for reading only"):
                 connection.write(call)
             assert call.times == 1
@@ -262,7 +262,7 @@ class TestAccess:
     @ways
     def test_a_token_for_one_collection_writes_there_and_makes_none(self, guarded, way):
         with connected(guarded, way, api_key=guarded.token([{"collection": "c", "access": "rw"}])) as connection:
-            connection.write(lambda client: put(client, 1))
+            connection.write(lambda client: put(client, [1]))
             with pytest.raises(StoreAccessError):
                 connection.write(lambda client: create(client, "another"))
 
@@ -277,7 +277,7 @@ class TestAnswers:
                 CollectionNotFoundError,
                 "absent.*doesn't exist.*list_collections",
             ),
-            (lambda client: put(client, 1, name="absent"), CollectionNotFoundError, "absent"),
+            (lambda client: put(client, [1], name="absent"), CollectionNotFoundError, "absent"),
             (
                 lambda client: client.query_points("c", [1.0] * 8, query_filter=_on("a[")),
                 InputError,
