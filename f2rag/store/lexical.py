@@ -20,7 +20,6 @@ from f2rag.errors import UnsupportedFeatureError
 from f2rag.store.layout import Lexical
 from f2rag.store.stages import SparseVector
 
-
 _NUMBER = re.compile(r"[A-Za-z]*\d[A-Za-z\d]*")
 """Latin letters and digits in one word with at least one digit: 4711, A380, 1990s, ٢٠٢٤."""
 
