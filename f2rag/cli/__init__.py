@@ -1,4 +1,4 @@
-"""The command ``f2rag``: models, doctor, embed, index, search, collections, demo.
+"""The command ``f2rag``: models, doctor, embed, index, search, collections, evaluate, advise, demo and others.
 
 Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed with one message, 2 wrong usage,
 130 interrupted. The commands import what is heavy when they run, so that ``f2rag --help`` answers at once.
@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from f2rag import __version__
-from f2rag.cli import documents, inspection, maintenance, vectors
+from f2rag.cli import documents, evaluation, inspection, maintenance, vectors
 from f2rag.cli.output import show_error, show_note, show_warning
 from f2rag.errors import F2RagError
 
@@ -67,6 +67,7 @@ inspection.register(app)
 vectors.register(app)
 documents.register(app)
 maintenance.register(app)
+evaluation.register(app)
 
 
 def _print_version(value: bool) -> None:  # noqa: FBT001  # typer calls it by position

@@ -124,6 +124,11 @@ class Found:
     scores: FloatMatrix
     exact: FloatMatrix
 
+    @property
+    def kept(self) -> int:
+        """How many are kept for each query."""
+        return int(self.positions.shape[1])
+
     def rescored(self, limit: int) -> Found:
         """The best ``limit`` by the cosine at full width: what a second stage makes of the first one's candidates."""
         order = np.argsort(-self.exact, axis=1, kind="stable")[:, :limit]
