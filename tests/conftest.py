@@ -20,6 +20,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from servers import (  # noqa: F401  # fixtures
+    alone,
     make_proxy,
     make_server,
     old_qdrant_server,

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 from qdrant_client import QdrantClient
 
@@ -378,10 +379,18 @@ def make_proxy() -> Iterator[Callable[..., Proxy]]:
 
 
 @pytest.fixture
-def qdrant_cluster(make_server: MakeServer) -> list[QdrantServer]:
-    """Three nodes that know each other."""
-    first = make_server(cluster=True)
-    nodes = [first, *(make_server(cluster=True, bootstrap=first.peer_url) for _ in range(2))]
-    for node in nodes:
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let no two tests that ask for this run at the same time, in whichever process."""
+    with filelock.FileLock(tmp_path_factory.getbasetemp().parent / "alone.lock"):
+        yield
+
+
+@pytest.fixture
+def qdrant_cluster(alone: None, make_server: MakeServer) -> list[QdrantServer]:
+    """Three nodes that know each other; new collections get every shard twice."""
+    settings = {"STORAGE__COLLECTION__REPLICATION_FACTOR": "2"}
+    first = make_server(cluster=True, settings=settings)
+    more = [make_server(cluster=True, settings=settings, bootstrap=first.peer_url) for _ in range(2)]
+    for node in (first, *more):
         until(lambda node=node: node.peers() == 3)
-    return nodes
+    return [first, *more]
