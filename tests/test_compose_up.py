@@ -1,0 +1,239 @@
+"""The server of docker-compose.yml in a container, for real, with podman.
+
+The image is made here of the Qdrant program that the other tests run and of bash, which the health check needs: no
+registry is asked. Skipped where podman is not; ``make containers`` installs it, and so does this test if
+``F2RAG_TEST_INSTALL_CONTAINERS=1`` is set.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from servers import CURRENT, free_ports, until
+
+from f2rag.errors import CollectionNotFoundError
+from f2rag.store import QdrantStore
+from f2rag.store.server import Server
+from f2rag.testing import FakeEncoder
+from f2rag.types import Document
+
+pytestmark = pytest.mark.containers
+
+ROOT = Path(__file__).parents[1]
+INSTALL = "F2RAG_TEST_INSTALL_CONTAINERS"
+IMAGE = f"localhost/f2rag-test-qdrant:v{CURRENT}"
+KEY = "a key for the container of a test"
+
+# Without systemd and without CAP_SYS_RESOURCE, as inside another container, podman's own defaults fail.
+CONTAINERS_CONF = """
+[containers]
+default_ulimits = ["nofile=20000:20000", "nproc=1000:1000"]
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+"""
+
+
+def program(name):
+    """Where a program is; the one of podman-compose has an environment of its own."""
+    own = ROOT / ".venv" / "containers" / "bin" / name
+    return str(own) if own.exists() else shutil.which(name)
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """One of pytest's processes at a time installs, and lets podman choose a network."""
+    with (Path(tempfile.gettempdir()) / "f2rag-containers.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def check_tools():
+    if os.environ.get(INSTALL) == "1":
+        subprocess.run(["bash", str(ROOT / "tests" / "containers.sh")], check=True)
+    if absent := [name for name in ("podman", "runc", "podman-compose") if program(name) is None]:
+        pytest.skip(f"{', '.join(absent)} cannot be found: run 'make containers' as root, or set {INSTALL}=1")
+    if os.geteuid() != 0:
+        pytest.skip("podman is used as root here")
+
+
+class Composed:
+    """The compose file under podman, with storage, ports and a project name of its own."""
+
+    def __init__(self, folder):
+        self.port, self.grpc_port = free_ports(2)
+        self.project = f"f2rag-test-{os.getpid()}"
+        (folder / "containers.conf").write_text(CONTAINERS_CONF)
+        storage = f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/graph"\nrunroot = "{folder}/run"\n'
+        (folder / "storage.conf").write_text(storage)
+        beside = Path(program("podman")).parent
+        self.environment = {
+            "PATH": f"{beside}:{os.environ['PATH']}",
+            "HOME": str(folder),
+            "CONTAINERS_CONF": str(folder / "containers.conf"),
+            "CONTAINERS_STORAGE_CONF": str(folder / "storage.conf"),
+            "QDRANT_IMAGE": IMAGE,
+            "QDRANT_API_KEY": KEY,
+            "QDRANT_PORT": str(self.port),
+            "QDRANT_GRPC_PORT": str(self.grpc_port),
+        }
+
+    @property
+    def container(self):
+        return f"{self.project}_qdrant_1"
+
+    @property
+    def server(self):
+        return Server(f"http://127.0.0.1:{self.port}", api_key=KEY, grpc_port=self.grpc_port)
+
+    def run(self, *command, code=0):
+        done = subprocess.run(
+            command, cwd=ROOT, env=self.environment, capture_output=True, text=True, check=False, timeout=120
+        )
+        assert code is None or done.returncode == code, done.stdout + done.stderr
+        return done
+
+    def podman(self, *arguments, code=0):
+        return self.run(program("podman"), *arguments, code=code)
+
+    def compose(self, *arguments, files=("docker-compose.yml",), code=0):
+        named = [part for file in files for part in ("--file", file)]
+        return self.run(program("podman-compose"), *named, "--project-name", self.project, *arguments, code=code)
+
+    def inside(self, script, code=0):
+        """Run a script with bash in the container."""
+        return self.podman("exec", self.container, "bash", "-c", script, code=code)
+
+    def up(self):
+        self.compose("up", "--detach", "--no-build", "qdrant")
+        until(lambda: self.status("/readyz") == 200)
+
+    def status(self, path, *, key=None):
+        headers = {"api-key": key} if key else {}
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=10) as response:
+                return response.status
+        except urllib.error.HTTPError as error:
+            error.close()
+            return error.code
+        except OSError:
+            return None
+
+
+@pytest.fixture(scope="module")
+def composed(alone, server_binary):
+    check_tools()
+    with tempfile.TemporaryDirectory(prefix="f2rag-containers-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        made = Composed(folder)
+        archive = write_image(folder, server_binary(CURRENT))
+        change = ["--change", "WORKDIR /qdrant", "--change", 'CMD ["./qdrant"]']
+        made.podman("import", *change, str(archive), IMAGE)
+        try:
+            made.up()
+            yield made
+        finally:
+            made.compose("down", "--volumes", code=None)
+            made.podman("rmi", "--all", "--force", code=None)
+
+
+def write_image(folder, binary):
+    """The files of an image like the official one: the program in /qdrant, folders that belong to user 1000, bash."""
+    linked = subprocess.run(["ldd", "/bin/bash"], capture_output=True, text=True, check=True).stdout
+    libraries = re.findall(r"(/\S+) \(0x", linked)
+    assert libraries
+    archive = folder / "image.tar"
+    with tarfile.open(archive, "w") as tar:
+        for name in ("qdrant", "qdrant/storage", "qdrant/snapshots"):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            entry.uid = entry.gid = 1000 if "/" in name else 0
+            tar.addfile(entry)
+        for source, target in [
+            ("/bin/bash", "/bin/bash"),
+            (binary, "/qdrant/qdrant"),
+            *zip(libraries, libraries, strict=True),
+        ]:
+            entry = tar.gettarinfo(Path(source).resolve(), target.lstrip("/"))
+            entry.mode, entry.uid, entry.gid = 0o755, 0, 0
+            with Path(source).open("rb") as content:
+                tar.addfile(entry, content)
+    return archive
+
+
+def test_the_server_answers_on_loopback_and_wants_its_key(composed):
+    assert composed.status("/collections") == 401
+    assert composed.status("/collections", key=KEY) == 200
+    (described,) = json.loads(composed.podman("inspect", composed.container).stdout)
+    bindings = described["HostConfig"]["PortBindings"]
+    assert {port: [each["HostIp"] for each in hosts] for port, hosts in bindings.items()} == {
+        "6333/tcp": ["127.0.0.1"],
+        "6334/tcp": ["127.0.0.1"],
+    }
+
+
+def test_its_health_check_runs_inside(composed):
+    composed.podman("healthcheck", "run", composed.container)
+    (described,) = json.loads(composed.podman("inspect", composed.container).stdout)
+    assert described["State"]["Health"]["Status"] == "healthy"
+
+
+def test_it_may_do_little(composed):
+    assert "Read-only file system" in composed.inside("echo x > /qdrant/x", code=1).stderr
+    assert composed.inside("echo $UID").stdout.strip() == "1000"
+    status = composed.inside("while read -r line; do echo $line; done < /proc/1/status").stdout
+    assert set(re.findall(r"^Cap\w+: (\w+)$", status, re.MULTILINE)) == {"0" * 16}
+    assert "NoNewPrivs: 1" in status
+    assert "Telemetry reporting disabled" in composed.podman("logs", composed.container).stderr + (
+        composed.podman("logs", composed.container).stdout
+    )
+
+
+def test_what_is_stored_outlasts_the_container_and_goes_with_its_volumes(composed):
+    with FakeEncoder(dimensions=32) as encoder:
+        documents = [Document(text=text) for text in ("a red house", "the blue sea")]
+        with QdrantStore.open(composed.server, contract=encoder.contract()) as store:
+            store.upsert(documents, encoder.embed_documents([document.text for document in documents]))
+        composed.compose("down")
+        assert composed.status("/readyz") is None
+        composed.up()
+        with QdrantStore.open(composed.server) as store:
+            assert store.count() == 2
+            assert store.search(encoder.embed_query("blue sea"), limit=1)[0].text == "the blue sea"
+    composed.compose("down", "--volumes")
+    composed.up()
+    with pytest.raises(CollectionNotFoundError):
+        QdrantStore.open(composed.server)
+
+
+def test_without_a_key_nothing_starts(composed):
+    without = Composed.__new__(Composed)
+    without.__dict__ = {**composed.__dict__, "project": f"{composed.project}-keyless"}
+    without.environment = {**composed.environment, "QDRANT_API_KEY": ""}
+    done = without.compose("up", "--detach", "--no-build", "qdrant", code=None)
+    assert done.returncode != 0
+    assert "QDRANT_API_KEY" in done.stdout + done.stderr
+
+
+def test_the_overlay_adds_the_gpu(composed):
+    import yaml
+
+    files = ("docker-compose.yml", "compose.gpu.yaml")
+    plain = yaml.safe_load(composed.compose("config").stdout)["services"]
+    merged = yaml.safe_load(composed.compose("config", files=files).stdout)["services"]
+    (device,) = merged["app"].pop("deploy")["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+    assert merged == plain
