@@ -319,8 +319,8 @@ def test_bytes_for_people(count, text):
         ("A longer title\n\nThen the text.", "A longer title"),
         ("no end  at\nall", "no end at all"),
         ("", ""),
-        ("word " * 100, ("word " * 40).rstrip()),
-        ("字" * 300, "字" * 200),
+        ("word " * 100, ("word " * 24).rstrip()),
+        ("字" * 300, "字" * 120),
     ],
 )
 def test_first_sentences(text, sentence):

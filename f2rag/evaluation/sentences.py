@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_LONGEST: Final = 200
+_LONGEST: Final = 120
 _SHORTEST: Final = 12
 """Characters; what is shorter, such as "Art. 1." or a title, is taken together with what follows."""
 
@@ -14,7 +14,7 @@ _END = re.compile(r"[.!?…؟۔।॥።፧។៕။؛]+[\"'”’»)\]]*(?=\s)|
 
 
 def first_sentence(text: str) -> str:
-    """The first sentence of at least a few words, on one line; at most 200 characters, cut between words.
+    """The first sentence of at least a few words, on one line; at most 120 characters, cut between words.
 
     >>> first_sentence("Art. 1. All human beings are born free. They are endowed with reason.")
     'Art. 1. All human beings are born free.'
