@@ -7,6 +7,7 @@ A mode is given as an object, or by name for its defaults: ``search(vector, mode
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any, Literal, TypeAlias, get_args
 
 from f2rag.errors import InputError
@@ -81,8 +82,9 @@ class Funnel:
                 raise InputError(f"stages={self.stages!r}; expected pairs (level, candidates), e.g. ((128, 100),).")
             _whole(stage[0], "a stage's level")
             _whole(stage[1], "a stage's candidates")
-        if list(self.stages) != sorted(self.stages, key=lambda stage: (stage[0], -stage[1])):
-            raise InputError(f"stages={self.stages!r}; expected ascending levels, each passing on fewer candidates.")
+        pairs = itertools.pairwise(self.stages)
+        if any(before[0] >= after[0] or before[1] < after[1] for before, after in pairs):
+            raise InputError(f"stages={self.stages!r}; expected ascending levels, none passing on more than the last.")
         _whole(self.ef, "ef", optional=True)
 
 
