@@ -22,8 +22,6 @@ from __future__ import annotations
 import itertools
 import re
 import unicodedata
-import re
-import unicodedata
 from typing import Any
 
 from f2rag.errors import UnsupportedFeatureError
