@@ -37,8 +37,6 @@ _UNSPACED = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+|[\u30a1-\u30
 _ARABIC = re.compile(r"[\u0620-\u064a]+")
 _ARABIC_PREFIX = re.compile(r"(?:[وبكف]?ال|لل)(?=..)|و(?=...)")
 
-_NUMBER = re.compile(r"\d+")
-
 
 class WordEncoder:
     """Makes sparse vectors of texts; the same settings must make those of documents and queries.
@@ -61,36 +59,17 @@ class WordEncoder:
         Returns:
             Ascending word ids, each once; none for a text without words, which any engine stores as it is.
         """
-        found = [self._model.embed_document(self._prepared(text))]
+        found = [self._model.embed_document(text)]
         if self._further is not None and (terms := _further_terms(text)):
             found.append(self._further.embed_document(" ".join(terms)))
         return _joined(found)
 
     def query(self, text: str) -> SparseVector:
         """The words of a query, each with weight 1."""
-        found = [self._model.embed_query(self._prepared(text))]
+        found = [self._model.embed_query(text)]
         if self._further is not None and (terms := _further_terms(text)):
             found.append(self._further.embed_query(" ".join(terms)))
         return _joined(found)
-
-    def _prepared(self, text: str) -> str:
-        return with_numbers(text) if self.lexical.tokenizer == "multilingual" else text
-
-
-def with_numbers(text: str) -> str:
-    """The text with its numbers as words that the tokenizer keeps, in ASCII digits whatever their script.
-
-    Digits next to a letter of a script with upper and lower case belong to that letter's word, as in ``"v2"`` or
-    ``"5G"``, which are kept as they are; scripts without case write numbers against words without a space.
-    """
-
-    def word(found: re.Match[str]) -> str:
-        around = text[max(0, found.start() - 1) : found.start()] + text[found.end() : found.end() + 1]
-        if any(each.lower() != each.upper() for each in around):
-            return found.group()
-        return f" num{''.join(str(unicodedata.decimal(digit)) for digit in found.group())} "
-
-    return _NUMBER.sub(word, text)
 
 
 def _model(lexical: Lexical, tokenizer: str) -> Any:
