@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import itertools
 import json
 import os
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -16,6 +20,7 @@ from f2rag.cli.evaluation import reindex_options
 from f2rag.corpus import load_udhr
 from f2rag.errors import MissingExtraError
 from f2rag.evaluation import Estimate, measures
+from f2rag.models import STAND_IN_FOLDER
 from f2rag.store import Layout
 
 ARTICLES = 12
@@ -194,3 +199,46 @@ def test_what_is_recommended_can_be_made(indexed):
     run("reindex", "articles", "--into", "short", *options)
     found = json.loads(run("advise", "short", "--json").stdout)
     assert (found["dimensions"], found["documents"]) == (16, 12)
+
+
+# -- the page
+
+PAGE = Path(__file__).parent.parent / "docs" / "evaluation.md"
+SNIPPET = re.compile(r"<!-- runs: ([^>]+) -->\n```(python|shell)\n(.*?)```\n\n```text\n(.*?)```", re.DOTALL)
+SNIPPETS = SNIPPET.findall(PAGE.read_text(encoding="utf-8"))
+FIGURE = re.compile(r"\d*\.\d+|\d+")
+
+
+def assert_alike(printed, stated):
+    """Equal words, and figures that differ by no more than another processor makes them; times and intervals aside."""
+    left, right = (
+        [re.sub(r"[\d.]+ ms|[\d.]+–[\d.]+", "", line).split() for line in text.splitlines() if line.strip()]
+        for text in (printed, stated)
+    )
+    for mine, theirs in itertools.zip_longest(left, right, fillvalue=[]):
+        mine_line, their_line = " ".join(mine), " ".join(theirs)
+        assert FIGURE.sub("0", mine_line) == FIGURE.sub("0", their_line)
+        figures = [[float(figure) for figure in FIGURE.findall(line)] for line in (mine_line, their_line)]
+        assert figures[0] == pytest.approx(figures[1], abs=0.05)
+
+
+def test_the_page_runs_and_prints_what_stands_beside_it(here, monkeypatch):
+    monkeypatch.delenv("F2RAG_MODEL")
+    if not (STAND_IN_FOLDER / "model.safetensors").is_file():
+        pytest.skip("the stand-in checkpoint is not in this checkout")
+    assert [name for name, *_ in SNIPPETS] == ["files", "evaluate", "python", "advise"]
+    for name, kind, code, stated in SNIPPETS:
+        if kind == "shell":
+            printed = run(*shlex.split(code)[1:]).stdout
+        else:
+            with contextlib.redirect_stdout(io.StringIO()) as caught:
+                exec(compile(code, f"{PAGE.name}: {name}", "exec"), {"__name__": "page"})
+            printed = caught.getvalue()
+        assert_alike(printed, stated)
+
+
+def test_figures_and_words_that_differ_are_noticed():
+    assert_alike("a 0.71 .5–.8 3.2 ms", "\na 0.72 9.9 ms  ")
+    for other in ("a 0.81 3 ms", "b 0.71 3 ms", "a 0.71 3 ms\nmore"):
+        with pytest.raises(AssertionError):
+            assert_alike("a 0.71 3 ms", other)
