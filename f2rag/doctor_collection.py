@@ -5,7 +5,9 @@ It loads no model. Each check says what it found in a sentence, and for what is 
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, get_args
 
@@ -118,7 +120,8 @@ class _CollectionExamination:
             *(["hybrid search"] if LEXICAL in missing else []),
         ]
         what = " and ".join(searches)
-        return "warning", f"{lacking}: {what} may not find them. Mend it with: f2rag backfill {self._store.collection}"
+        command = f"f2rag backfill {self._store.collection}{_location_option(self._location)}"
+        return "warning", f"{lacking}: {what} may not find them. Mend it with: {command}"
 
     def filters(self) -> Finding:
         fields = {
@@ -155,6 +158,16 @@ def layout_words(layout: Layout) -> str:
     if layout.fields:
         parts.append(f"fields {', '.join(f'{name}:{kind}' for name, kind in layout.fields.items())}")
     return " · ".join(parts)
+
+
+def _location_option(location: Location) -> str:
+    """What a person adds to a command so that it goes there."""
+    if isinstance(location, (str, os.PathLike)):
+        return f" --location {shlex.quote(os.fspath(location))}"
+    url = getattr(location, "url", None)
+    if url is None:
+        return ""
+    return f" --location {url if isinstance(url, str) else ','.join(url)}"
 
 
 def _lacks(engine: str) -> str:

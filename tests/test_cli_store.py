@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 from pathlib import Path
@@ -14,6 +15,7 @@ from servers import free_ports
 from typer.testing import CliRunner
 
 import f2rag.cli
+from f2rag.cli.output import Notes
 from f2rag.store import QdrantStore
 
 KEY = "k3y-that-nobody-shall-see-in-any-text"
@@ -119,6 +121,9 @@ def test_a_server_that_is_away_is_told_in_bounded_time(here, monkeypatch):
     error = json.loads(result.stderr)["error"]
     assert error["type"] == "StoreUnavailableError"
     assert address in error["message"]
+    notes = run("collections", "-l", address, code=1).stderr
+    assert len(re.findall(rf"Note: .*{address}.*trying again", notes)) == 1
+    assert not [handler for handler in logging.getLogger("f2rag").handlers if isinstance(handler, Notes)]
 
 
 def test_the_next_address_answers_for_one_that_is_away(served, monkeypatch):
@@ -259,7 +264,7 @@ def test_what_another_tool_wrote_without_levels_is_found_and_filled_in(served):
     completeness = checks("-c", name)["completeness"]
     assert completeness["verdict"] == "warning"
     assert "2 lack mrl8, 2 lack mrl16, 2 lack bm25" in completeness["detail"]
-    assert f"f2rag backfill {name}" in completeness["detail"]
+    assert f"f2rag backfill {name} --location {served.url}" in completeness["detail"]
     assert len(answer("search", "haus", "--mode", "funnel")["hits"]) == 3
     missing = {"mrl8": 2, "mrl16": 2, "bm25": 2}
     assert answer("backfill", name) == {"collection": name, "location": served.url, "missing": missing, "made": 6}

@@ -102,7 +102,7 @@ def test_what_is_missing_is_named_with_the_searches_that_suffer(missing, searche
     monkeypatch.setattr(QdrantStore, "missing", lambda _: missing)
     check = found(tmp_path)["completeness"]
     assert check.verdict == "warning"
-    assert check.detail == f"{searches}. Mend it with: f2rag backfill documents"
+    assert check.detail == f"{searches}. Mend it with: f2rag backfill documents --location {tmp_path}"
 
 
 def test_the_local_mode_has_no_indexes_and_is_slow(encoder):

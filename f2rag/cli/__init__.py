@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import sys
 import warnings
@@ -18,7 +19,7 @@ from typer.core import TyperGroup
 
 from f2rag import __version__
 from f2rag.cli import documents, evaluation, inspection, maintenance, vectors
-from f2rag.cli.output import show_error, show_note, show_warning
+from f2rag.cli.output import Notes, show_error, show_note, show_warning
 from f2rag.errors import F2RagError
 
 INTERRUPTED = 130
@@ -78,6 +79,7 @@ def _print_version(value: bool) -> None:  # noqa: FBT001  # typer calls it by po
 
 @app.callback()
 def options(
+    context: typer.Context,
     *,
     _version: Annotated[
         bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_print_version)
@@ -85,9 +87,11 @@ def options(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say on stderr what happens inside.")] = False,
 ) -> None:
     """Options that stand before the command."""
-    if verbose:
-        import logging
-
+    if not verbose:
+        library, notes = logging.getLogger("f2rag"), Notes(lambda: not context.meta.get("json", False))
+        library.addHandler(notes)
+        context.call_on_close(lambda: library.removeHandler(notes))
+    else:
         from rich.logging import RichHandler
 
         from f2rag.cli.output import stderr

@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import rich.box
@@ -59,6 +59,23 @@ def show_warning(message: Warning | str, category: type[Warning], *_: Any, **__:
         stderr().print(f"[yellow]Note:[/] {escape(str(message))}", soft_wrap=True)
     else:
         logging.getLogger("f2rag").info("%s: %s", category.__name__, message)
+
+
+class Notes(logging.Handler):
+    """Prints what f2rag's modules warn of, each in one line: a server that does not answer, a key sent in the open.
+
+    Args:
+        wanted: Asked each time whether anybody wants to read it.
+    """
+
+    def __init__(self, wanted: Callable[[], bool]) -> None:
+        super().__init__(logging.WARNING)
+        self._wanted = wanted
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        if self._wanted():
+            stderr().print(f"[yellow]Note:[/] {escape(record.getMessage())}", soft_wrap=True)
 
 
 def show_note(message: str) -> None:
