@@ -74,8 +74,6 @@ def evaluate(
 
     Queries and judgements are those of BEIR or TREC, by the ids of the documents.
     """
-    from f2rag import evaluation
-
     settings = options.settings_from(
         model=model,
         revision=revision,
@@ -94,26 +92,54 @@ def evaluate(
         )
         raise typer.BadParameter(message)
     _check_target(output, (), "--output")
-    _check_extra("ir_measures", "scipy")
-    asked, judged = evaluation.read_queries(queries), evaluation.read_judgements(judgements)
-    with _engine(settings, corpus) as engine, _progress() as report:
-        found = evaluation.evaluate(
-            engine,
-            asked,
-            judged,
-            modes=mode or [settings.mode],  # type: ignore[arg-type]  # unknown names are refused there
-            dimensions=dimensions or (),
-            cutoffs=k or (10, 100),
-            exclude_same_id=exclude_same_id,
-            seed=seed,
-            on_progress=report,
-        )
+    found = _measure(
+        queries,
+        judgements,
+        settings=settings,
+        corpus=corpus,
+        modes=mode,
+        sizes=dimensions,
+        cutoffs=k,
+        exclude_same_id=exclude_same_id,
+        seed=seed,
+    )
     if output is not None:
         _write(output, json_format.dumps(found.to_dict(), indent=1, ensure_ascii=False) + "\n")
     if json:
         print_json(found.to_dict())
     else:
         _show_evaluation(found)
+
+
+def _measure(
+    queries: Path,
+    judgements: Path,
+    *,
+    settings: Settings,
+    corpus: Path | None,
+    modes: list[str] | None,
+    sizes: list[int] | None,
+    cutoffs: list[int] | None,
+    exclude_same_id: bool,
+    seed: int,
+) -> Evaluation:
+    from f2rag import evaluation
+
+    _check_extra("ir_measures", "scipy")
+    # Mistakes in files are told before a model is loaded.
+    asked, judged = evaluation.read_queries(queries), evaluation.read_judgements(judgements)
+    with _engine(settings, corpus) as engine, _progress() as report:
+        return evaluation.evaluate(
+            engine,
+            asked,
+            judged,
+            modes=modes or [settings.mode],  # type: ignore[arg-type]  # unknown names are refused there
+            dimensions=sizes or (),
+            cutoffs=cutoffs or (10, 100),
+            exclude_same_id=exclude_same_id,
+            seed=seed,
+            on_progress=report,
+        )
 
 
 def advise(
