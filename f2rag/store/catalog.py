@@ -49,20 +49,25 @@ def switch_alias(location: Location, alias: str, collection: str) -> None:
         CollectionNotFoundError: The collection is absent.
         StoreError: The home cannot be read or written.
     """
-    check_collection_name(alias)
     home = home_of(location)
     try:
-        present = home.collections()
-        if collection not in present:
-            raise not_found(home, collection)
-        if alias in present:
-            raise InputError(
-                f"{alias!r} is the name of a collection in {home.name} and cannot be an alias as well. Choose another "
-                "alias, or drop the collection first."
-            )
-        home.switch_alias(alias, collection)
+        switch_alias_in(home, alias, collection)
     finally:
         home.close()
+
+
+def switch_alias_in(home: Home, alias: str, collection: str) -> None:
+    """``switch_alias`` in a home that is open."""
+    check_collection_name(alias)
+    present = home.collections()
+    if collection not in present:
+        raise not_found(home, collection)
+    if alias in present:
+        raise InputError(
+            f"{alias!r} is the name of a collection in {home.name} and cannot be an alias as well. Choose another "
+            "alias, or drop the collection first."
+        )
+    home.switch_alias(alias, collection)
 
 
 def drop_collection(location: Location, name: str) -> None:

@@ -13,8 +13,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from f2rag.errors import InputError, StoreError
-from f2rag.store.catalog import switch_alias
+from f2rag.errors import StoreError
 from f2rag.store.qdrant import QdrantStore
 
 if TYPE_CHECKING:
@@ -44,8 +43,8 @@ def reindex(
     source: QdrantStore,
     encoder: Encoder,
     *,
-    location: Location,
     into: str,
+    location: Location | None = None,
     dimensions: int | None = None,
     layout: Layout | None = None,
     alias: str | None = None,
@@ -57,8 +56,8 @@ def reindex(
         source: An open store; it is only read.
         encoder: Makes the new vectors, if the old ones are not comparable with them. It is not asked to embed anything
             where they are.
-        location: Where the new collection lies; also another home.
-        into: Its name. One that is there is filled up, if it has the same contract and layout.
+        into: The new collection's name. One that is there is filled up, if it has the same contract and layout.
+        location: Another home for the new collection; ``None`` is the one of ``source``.
         dimensions: Width of the new vectors; ``None`` takes the encoder's.
         layout: What the new collection stores; ``None`` takes what suits it.
         alias: What stands for the new collection afterwards, in its home.
@@ -69,26 +68,36 @@ def reindex(
         ContractMismatchError: ``into`` exists with another contract or layout.
         StoreError: A collection failed, or holds fewer documents than it should; then no alias is switched.
     """
-    if (str(location), into) == (source.location, source.collection):
-        raise InputError(f"{into!r} is the collection that is read. Give another name for the new one.")
-    from f2rag.engine import SearchEngine
-
-    with SearchEngine.open(encoder, location, collection=into, dimensions=dimensions, layout=layout) as engine:
-        comparable = not source.contract.differences(engine.store.contract)
-        if comparable:
-            _copy(source, engine.store, on_progress)
+    contract = encoder.contract(dimensions=dimensions)
+    if location is None:
+        source.refuse_itself(into)
+        target = source.beside(into, contract=contract, layout=layout)
+    else:
+        target = QdrantStore.open(location, collection=into, contract=contract, layout=layout)
+    with target:
+        embedded = bool(source.contract.differences(target.contract))
+        if embedded:
+            _embed(source, target, encoder, on_progress)
         else:
-            engine.index(source.documents(), on_progress=on_progress)
-        engine.store.optimize()
-        expected, count = source.count(), engine.store.count()
+            _copy(source, target, on_progress)
+        target.optimize()
+        expected, count = source.count(), target.count()
         if count < expected:
             raise StoreError(
                 f"The new collection {into!r} holds {count} documents, the old one {expected}: something was added "
                 "meanwhile. Repeat the call; it completes the rest and then switches the alias."
             )
-    if alias is not None:
-        switch_alias(location, alias, into)
-    return ReindexReport(documents=count, embedded=not comparable, alias=alias)
+        if alias is not None:
+            target.switch_alias(alias)
+    return ReindexReport(documents=count, embedded=embedded, alias=alias)
+
+
+def _embed(
+    source: QdrantStore, target: QdrantStore, encoder: Encoder, on_progress: Callable[[int], object] | None
+) -> None:
+    from f2rag.engine import SearchEngine  # which stands on this package
+
+    SearchEngine(encoder, target).index(source.documents(), on_progress=on_progress)
 
 
 def _copy(source: QdrantStore, target: QdrantStore, on_progress: Callable[[int], object] | None) -> None:
