@@ -23,7 +23,7 @@ from f2rag.store.client_requests import lost, vectors_of
 from f2rag.store.connection import connection_of
 from f2rag.store.edge import EdgeHome
 from f2rag.store.filters import EVERYTHING, Selection
-from f2rag.store.homes import Batch
+from f2rag.store.homes import Batch, Row
 from f2rag.store.layout import Layout, Lexical, level_name
 from f2rag.store.stages import Fused, Nearest, SparseVector
 
@@ -376,6 +376,39 @@ class TestGroups:
             found = self.found(backend, "metadata.source", 7, 1, stage)
             assert sorted(value for value, _ in found) == [f"s{number}" for number in range(7)]
             assert all(len(group) == 1 for _, group in found)
+
+
+class TestLooks:
+    """How groups are looked for where the engine has no call for them."""
+
+    def looks(self, values, stage, *, count, size):
+        asked = []
+
+        def find(stage, *, only=None, besides=()):
+            asked.append((stage.limit, only, besides))
+            rows = [Row(number, {"v": value}) for number, value in enumerate(values)]
+            return [row for row in rows if row.payload["v"] == (only or row.payload["v"]) not in besides][: stage.limit]
+
+        found = groups.best_groups(find, stage, key="v", groups=count, size=size)
+        return [(value, [row.id for row in rows]) for value, rows in found], asked
+
+    def test_a_group_that_fills_the_first_look_is_left_out_of_the_next(self):
+        stage = Nearest(vector=QUERY, using="", limit=1)
+        found, asked = self.looks(["a"] * 5000 + ["b"] * 3 + ["c"] * 500, stage, count=4, size=2)
+        assert found == [("a", [0, 1]), ("b", [5000, 5001]), ("c", [5003, 5004])]
+        assert asked == [(100, None, ()), (100, None, ("a",)), (100, None, ("a", "b", "c"))]
+
+    def test_a_short_group_is_filled(self):
+        stage = Nearest(vector=QUERY, using="", limit=1)
+        found, asked = self.looks(["a", "b"] + ["a"] * 200 + ["b"] * 200, stage, count=2, size=2)
+        assert found == [("a", [0, 2]), ("b", [1, 202])]
+        assert asked == [(100, None, ()), (2, "b", ())]
+
+    def test_values_that_are_no_group_end_in_a_wider_look(self):
+        stage = Nearest(vector=QUERY, using="", limit=1)
+        found, asked = self.looks([True, 1.5, None, ["x"], {"y": 1}] * 50 + [7], stage, count=1, size=1)
+        assert found == [("7", [250])]
+        assert [limit for limit, *_ in asked] == [100, 400]
 
 
 class TestPoints:
