@@ -15,8 +15,10 @@ from servers import free_ports
 from typer.testing import CliRunner
 
 import f2rag.cli
+from f2rag.cli import indexing
 from f2rag.cli.output import Notes
-from f2rag.store import QdrantStore
+from f2rag.settings import load_settings
+from f2rag.store import Layout, Lexical, QdrantStore
 
 KEY = "k3y-that-nobody-shall-see-in-any-text"
 LAYOUT = ("--levels", "8,16", "--quantization", "int8", "--lexical", "--field", "year:integer", "--field", "author")
@@ -179,9 +181,23 @@ def test_a_collection_keeps_its_layout(here):
     assert stored["quantization"] == "int8"
     assert stored["lexical"]["tokenizer"] == "multilingual"
     assert stored["fields"] == {"author": "keyword", "year": "integer"}
+    run("index", "rows.jsonl", "--lexical")  # what is not named is as it is stored
     result = run("index", "rows.jsonl", "--levels", "8", code=1)
     assert "levels" in result.stderr
+    assert "quantization" not in result.stderr
     assert "reindex" in result.stderr
+
+
+def test_what_is_not_named_is_what_suits_a_new_collection(here):
+    settings = load_settings(lexical=True)
+    assert indexing.layout_for(settings, dimensions=1024) == Layout(levels=(128,), lexical=Lexical())
+    assert indexing.layout_for(settings, dimensions=64) == Layout(lexical=Lexical())
+    assert indexing.layout_for(load_settings(lexical=True, levels=""), dimensions=1024) == Layout(lexical=Lexical())
+    assert indexing.layout_for(load_settings(), dimensions=1024) is None
+    run("index", "rows.jsonl", *LAYOUT)
+    run("reindex", "documents", "--into", "second", "--alias", "live")
+    expected = Layout(levels=(8, 16), quantization="int8", fields={"year": "integer", "author": "keyword"})
+    assert indexing.layout_for(load_settings(collection="live", lexical=False), dimensions=40) == expected
 
 
 def test_a_level_that_is_no_prefix_is_refused(here):
@@ -326,5 +342,7 @@ def test_a_folder_moves_to_a_server(here, locked, monkeypatch):
 
 def test_reindex_into_itself_is_refused(here):
     run("index", "rows.jsonl")
-    assert "Give another name" in run("reindex", "documents", "--into", "documents", code=1).stderr
+    for to in ((), ("--to", ".f2rag")):
+        result = run("reindex", "documents", "--into", "documents", *to, code=1)
+        assert "'documents' is the collection that is read" in result.stderr
     assert "--into" in run("reindex", "documents", code=2).stderr

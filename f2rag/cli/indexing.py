@@ -20,11 +20,13 @@ from f2rag.engine import SearchEngine
 from f2rag.errors import DocumentError, UnknownModelError
 from f2rag.models import resolve
 from f2rag.readers import ReadOptions, Skipped, check_paths, read_documents
+from f2rag.store.homes import home_of
+from f2rag.store.planning import plan_layout
 
 if TYPE_CHECKING:
     from f2rag.contract import EmbeddingContract
     from f2rag.settings import Settings
-    from f2rag.store import QdrantStore
+    from f2rag.store import Layout, QdrantStore
 
 _SHOWN = 5
 """Skipped files that are named; of more, the number is told."""
@@ -70,7 +72,10 @@ def index_paths(
         documents = chunker.split_documents(read_documents(paths, root=root, options=reading))
         with (
             SearchEngine.open(
-                encoder, settings.location_for_store(), collection=settings.collection, layout=settings.layout()
+                encoder,
+                settings.location_for_store(),
+                collection=settings.collection,
+                layout=layout_for(settings, dimensions=encoder.dimensions),
             ) as engine,
             progress_bar(stderr()) as bar,
         ):
@@ -94,6 +99,30 @@ def as_filled(settings: Settings, contract: EmbeddingContract) -> Settings:
         if settings.revision is None and resolve(contract.model).repo:
             update["revision"] = contract.revision
     return settings.model_copy(update=update)
+
+
+def layout_for(settings: Settings, *, dimensions: int) -> Layout | None:
+    """The layout that the settings ask for; what they leave open is as in the collection, or as suits a new one.
+
+    Args:
+        settings: Name the location, the collection and perhaps parts of a layout.
+        dimensions: Size of the vectors of a new collection.
+
+    Returns:
+        ``None`` where the settings ask for nothing.
+
+    Raises:
+        StoreError: The home cannot be read.
+    """
+    if settings.layout() is None:
+        return None
+    home = home_of(settings.location_for_store())
+    try:
+        name = home.aliases().get(settings.collection, settings.collection)
+        stored = home.info(name).layout if name in home.collections() else None
+        return settings.layout(base=stored or plan_layout(dimensions=dimensions, home=home.kind)[0])
+    finally:
+        home.close()
 
 
 def _is_model(name: str) -> bool:

@@ -110,8 +110,8 @@ def reindex(
         report = fill(
             source,
             encoder,
-            location=target.location_for_store(),
             into=into,
+            location=None if target.location == settings.location else target.location_for_store(),
             layout=settings.layout(base=_fitting(source.layout, encoder.dimensions)),
             alias=alias,
             on_progress=lambda count: bar.update(task, completed=count),
