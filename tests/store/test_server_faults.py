@@ -13,6 +13,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 
 import pytest
@@ -21,6 +22,7 @@ from servers import CURRENT, QdrantServer, free_ports, until
 
 from f2rag.errors import (
     CollectionNotFoundError,
+    InputError,
     StorageFullError,
     StoreAccessError,
     StoreError,
@@ -455,3 +457,45 @@ def test_the_log_of_a_failing_connection_is_short(caplog):
     with connected(described) as connection, pytest.raises(StoreUnavailableError):
         connection.read(search)
     assert [record.message.rpartition("; ")[2] for record in caplog.records] == ["trying again"]
+
+
+WRITER = """
+import sys
+from f2rag.store import QdrantStore
+from f2rag.store.server import Server
+from f2rag.testing import FakeEncoder
+from f2rag.types import Document
+
+url, port, first = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+encoder = FakeEncoder(dimensions=32)
+print("ready", flush=True)
+sys.stdin.readline()
+with QdrantStore.open(Server(url, grpc_port=port), collection="together", contract=encoder.contract()) as store:
+    for start in range(first, first + 200, 20):
+        texts = [f"text {number}" for number in range(start, start + 20)]
+        store.upsert([Document(text=text, id=text) for text in texts], encoder.embed_documents(texts))
+"""
+
+
+def test_two_processes_make_and_fill_one_collection(make_server):
+    server = make_server()
+    command = [sys.executable, "-c", WRITER, server.url, str(server.grpc_port)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    writers = [subprocess.Popen([*command, str(first)], **pipes) for first in (0, 100)]
+    for writer in writers:
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    for writer in writers:
+        _, said = writer.communicate(timeout=100)
+        assert writer.returncode == 0, said
+    encoder = FakeEncoder(dimensions=32)
+    with QdrantStore.open(at(server), collection="together", contract=encoder.contract()) as store:
+        assert store.status().points == 300
+        assert store.search(encoder.embed_documents(["text 7"])[0], limit=1, mode="exact")[0].id == "text 7"
+
+
+def test_a_connection_goes_through_a_client():
+    with pytest.raises(InputError, match="QdrantClient is expected, not str"):
+        connection_of("http://localhost", owned=True)
