@@ -10,7 +10,7 @@ import numpy as np
 from qdrant_client import grpc, models
 from qdrant_client.conversions.conversion import payload_to_grpc
 
-from f2rag.errors import UnsupportedFeatureError
+from f2rag.errors import DocumentError, UnsupportedFeatureError
 from f2rag.store.features import require
 from f2rag.store.homes import Batch, PointId, Version
 from f2rag.store.layout import FULL, LEXICAL, FieldKind, Layout, Quantization, level_name
@@ -115,7 +115,11 @@ def points_of(batch: Batch) -> models.Batch:
 
 
 def messages_of(batch: Batch) -> list[grpc.PointStruct]:
-    """A batch of points for gRPC; the floats of an array go into their message as they lie in memory."""
+    """A batch of points for gRPC; the floats of an array go into their message as they lie in memory.
+
+    Raises:
+        DocumentError: A whole number from 2**63, which gRPC cannot carry.
+    """
     columns: dict[str, Sequence[grpc.Vector]] = {
         name: [grpc.Vector(dense=dense) for dense in _dense(rows)] for name, rows in batch.vectors.items()
     }
@@ -124,13 +128,7 @@ def messages_of(batch: Batch) -> list[grpc.PointStruct]:
             grpc.Vector(sparse=grpc.SparseVector(indices=each.indices, values=each.values)) for each in words
         ]
     return [
-        grpc.PointStruct(
-            id=grpc.PointId(uuid=point),
-            vectors=grpc.Vectors(
-                vectors=grpc.NamedVectors(vectors={name: column[index] for name, column in columns.items()})
-            ),
-            payload=payload_to_grpc(payload),
-        )
+        _message(point, {name: column[index] for name, column in columns.items()}, payload)
         for index, (point, payload) in enumerate(zip(batch.ids, batch.payloads, strict=True))
     ]
 
@@ -202,6 +200,21 @@ def _dense(rows: FloatMatrix) -> list[grpc.DenseVector]:
     plain = np.ascontiguousarray(rows, dtype="<f4")
     head = _DENSE_TAG + _varint(4 * plain.shape[1])
     return [grpc.DenseVector.FromString(head + row.tobytes()) for row in plain]
+
+
+def _message(point: str, vectors: Mapping[str, grpc.Vector], payload: Mapping[str, Any]) -> grpc.PointStruct:
+    try:
+        return grpc.PointStruct(
+            id=grpc.PointId(uuid=point),
+            vectors=grpc.Vectors(vectors=grpc.NamedVectors(vectors=vectors)),
+            payload=payload_to_grpc(dict(payload)),
+        )
+    except ValueError as error:  # of protobuf
+        key = payload.get("f2rag", {}).get("id", point)
+        raise DocumentError(
+            f"Document {key!r} cannot be sent over gRPC: {error}. Whole numbers go to 2**63 - 1 there; write larger "
+            "ones as text, or connect over REST alone (grpc_port=None)."
+        ) from error
 
 
 def _varint(number: int) -> bytes:

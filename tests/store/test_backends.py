@@ -11,6 +11,7 @@ from qdrant_client import QdrantClient, models
 
 from f2rag.errors import (
     CollectionNotFoundError,
+    DocumentError,
     InputError,
     StoreError,
     StoreUnavailableError,
@@ -501,6 +502,22 @@ class TestPoints:
         backend.upsert(changed)
         assert backend.count(EVERYTHING) == COUNT
         assert backend.retrieve([IDS[3]])[0].payload == {"page_content": "new"}
+
+    def test_payloads_come_back_as_they_were(self, home, made, request):
+        values = {"n": -(2**63), "m": 2**63 - 1, "f": 0.1, "whole": 2.0, "yes": True, "no": None}
+        values |= {"l": [1, "x", [3.5, None]], "o": {"": "e", "a": {"b": 1}}, "s": "ñ \u0000 日本語 \U0001f600"}
+        backend = made(LAYOUTS["plain"], points=[])
+        backend.upsert(Batch(IDS[:1], {"": VECTORS[:1]}, {}, [{"metadata": values}], 100))
+        (row,) = backend.retrieve(IDS[:1])
+        assert row.payload == {"metadata": values}
+        assert [type(value) for value in row.payload["metadata"].values()].count(bool) == 1
+        large = Batch(IDS[:1], {"": VECTORS[:1]}, {}, [{"f2rag": {"id": "mine"}, "metadata": {"n": 2**63}}], 100)
+        if request.node.callspec.params["home"] == "server":
+            with pytest.raises(DocumentError, match=r"Document 'mine' cannot be sent over gRPC.*grpc_port=None"):
+                backend.upsert(large)
+        else:
+            backend.upsert(large)
+            assert backend.retrieve(IDS[:1])[0].payload["metadata"] == {"n": 2**63}
 
     def test_pages_follow_the_ids_and_a_filter(self, made):
         backend = made()
