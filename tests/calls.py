@@ -31,6 +31,15 @@ def connected(described: Server | QdrantServer, *way: str, **options) -> Iterato
         connection.close()
 
 
+@contextlib.contextmanager
+def impatient(connection: Connection, *, seconds: float = 1.0) -> Iterator[None]:
+    """Let calls that are to fail do so soon; those that are to succeed get the time that a busy machine needs."""
+    before = connection._timeout, connection._retry_seconds
+    connection._timeout = connection._retry_seconds = seconds
+    yield
+    connection._timeout, connection._retry_seconds = before
+
+
 def over_grpc(client: QdrantClient) -> bool:
     return client.init_options["prefer_grpc"]
 

@@ -17,7 +17,7 @@ import sys
 import threading
 
 import pytest
-from calls import at, connected, count, create, over_grpc, put, search, ways
+from calls import at, connected, count, create, impatient, over_grpc, put, search, ways
 from servers import CURRENT, QdrantServer, free_ports, until
 
 from f2rag.errors import (
@@ -68,7 +68,7 @@ class TestGone:
     @ways
     def test_a_server_that_goes_in_the_middle_of_searching_and_comes_back(self, make_server, way):
         server = make_server()
-        with connected(server, way, timeout=1.5, retry_seconds=1.5) as connection:
+        with connected(server, way) as connection:
             connection.write(create)
             connection.write(lambda client: put(client, [1]))
             found, failed = threading.Event(), []
@@ -82,7 +82,7 @@ class TestGone:
                         failed.append(error)
                         return
 
-            with concurrent.futures.ThreadPoolExecutor() as pool:
+            with impatient(connection, seconds=3), concurrent.futures.ThreadPoolExecutor() as pool:
                 searching = [pool.submit(go_on_searching) for _ in range(4)]
                 assert found.wait(60)
                 server.kill()
@@ -91,7 +91,7 @@ class TestGone:
             assert len(failed) == 4
             assert server.url in str(failed[0])
             assert "running" in str(failed[0])
-            with pytest.raises(StoreUnavailableError):
+            with impatient(connection), pytest.raises(StoreUnavailableError):
                 connection.write(lambda client: put(client, [2]))
             server.start()
             assert connection.read(search) == [1]
@@ -118,13 +118,14 @@ class TestGone:
         encoder = FakeEncoder(dimensions=32)
         documents = [Document(text=text) for text in ("red house", "blue boat")]
         vectors = encoder.embed_documents(["red house", "blue boat"])
-        with QdrantStore.open(at(server, timeout=1, retry_seconds=1), contract=encoder.contract()) as store:
+        with QdrantStore.open(at(server), contract=encoder.contract()) as store:
             store.upsert(documents[:1], vectors[:1])
             server.kill()
-            with pytest.raises(StoreUnavailableError):
-                store.search(vectors[0])
-            with pytest.raises(StoreUnavailableError):
-                store.upsert(documents, vectors)
+            with impatient(store._home.connection):
+                with pytest.raises(StoreUnavailableError):
+                    store.search(vectors[0])
+                with pytest.raises(StoreUnavailableError):
+                    store.upsert(documents, vectors)
             server.start()
             assert store.upsert(documents, vectors) == 2
             assert [hit.text for hit in store.search(vectors[1], limit=1)] == ["blue boat"]
@@ -154,7 +155,8 @@ class TestSlow:
     @pytest.mark.parametrize("when", ["from the beginning", "later"])
     def test_no_answer_in_time(self, filled, make_proxy, way, how, when):
         rest, grpc = make_proxy(filled.http_port), make_proxy(filled.grpc_port)
-        described = Server(rest.url, grpc_port=grpc.port if way == "grpc" else None, timeout=1, retry_seconds=1)
+        # A client whose own limit ends no call here.
+        described = Server(rest.url, grpc_port=grpc.port if way == "grpc" else None, timeout=1000)
 
         def slow_down():
             for proxy in (rest, grpc):
@@ -168,7 +170,8 @@ class TestSlow:
                 assert connection.read(over_grpc) == (way == "grpc")
             slow_down()
             for method in (connection.read, connection.write):
-                with pytest.raises(StoreUnavailableError, match=r"in time.*timeout") as caught:
+                expected = pytest.raises(StoreUnavailableError, match=r"in time.*timeout")
+                with impatient(connection), expected as caught:
                     method(search)
                 assert rest.url in str(caught.value)
 
@@ -249,17 +252,17 @@ class TestOrder:
         rest, grpc = make_proxy(first.http_port), make_proxy(first.grpc_port)
         rest.silent = grpc.silent = True
         ports = [grpc.port, second.grpc_port] if way == "grpc" else None
-        with connected(Server([rest.url, second.url], grpc_port=ports, timeout=2, retry_seconds=2)) as connection:
+        with connected(Server([rest.url, second.url], grpc_port=ports, timeout=8)) as connection:
             assert connection.read(count) == 2
             connection.write(lambda client: put(client, [6]))
             assert connection.read(count) == 3
 
     def test_all_gone_names_all(self, two):
-        with connected(both(two, timeout=1)) as connection:
+        with connected(both(two)) as connection:
             assert connection.read(count) == 1
             for server in two:
                 server.kill()
-            with pytest.raises(StoreUnavailableError) as caught:
+            with impatient(connection), pytest.raises(StoreUnavailableError) as caught:
                 connection.read(count)
             assert all(server.url in str(caught.value) for server in two)
             two[1].start()
@@ -285,21 +288,19 @@ class TestClientOfTheCaller:
     @ways
     def test_its_errors_are_ours_and_it_stays_open(self, make_server, way):
         server = make_server()
-        client = server.client(prefer_grpc=way == "grpc", timeout=1)
+        client = server.client(prefer_grpc=way == "grpc")
         create(client)
         put(client, [1])
         connection = connection_of(client, owned=False)
-        connection._timeout = connection._retry_seconds = 1.0
         assert (connection.kind, connection.local, connection.version) == ("server", False, (1, 17, 0))
         assert connection.name == f"Qdrant at {server.url}"
         assert connection.read(search) == [1]
         with pytest.raises(CollectionNotFoundError):
             connection.read(lambda client: search(client, "absent"))
         server.kill()
-        with pytest.raises(StoreUnavailableError, match=server.url):
+        with impatient(connection), pytest.raises(StoreUnavailableError, match=server.url):
             connection.read(search)
         server.start()
-        connection._timeout = 30.0
         assert connection.read(search) == [1]
         connection.close()
         assert search(client) == [1]
