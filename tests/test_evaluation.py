@@ -203,10 +203,12 @@ def test_more_queries_than_are_compared_at_once(monkeypatch):
     assert all(row not in ranking for row, ranking in enumerate(whole))
 
 
-def test_equal_scores_stay_in_the_order_of_the_pages():
+@pytest.mark.parametrize("page", [2, 6])
+def test_equal_scores_stay_in_the_order_of_the_pages(page):
     rows = np.repeat(unit_rows(1, 8), 6, axis=0)
-    found = scan(pages_of(rows, 2), rows[:1], {"all": (Prefix(rows[:1], 8), 4)})
-    assert found.ranking("all", 0) == ["0", "1", "2", "3"]
+    rows[0] = -rows[1]  # so that the best are not simply the first
+    found = scan(pages_of(rows, page), rows[1:2], {"all": (Prefix(rows[1:2], 8), 4)})
+    assert found.ranking("all", 0) == ["1", "2", "3", "4"]
 
 
 def test_int8_compares_the_values_of_the_bytes():
@@ -305,11 +307,18 @@ def test_the_figures_are_those_of_the_rankings():
     )
 
 
-def test_the_instruction_is_used_and_told():
+def test_the_instruction_is_used_and_told(monkeypatch):
     engine = engine_of(DOCUMENTS)
-    plain = evaluate(engine, QUERIES, JUDGEMENTS, instruction="")
-    assert plain.instruction == ""
+    used = []
+    embed = engine.encoder.embed_queries
+    monkeypatch.setattr(
+        engine.encoder,
+        "embed_queries",
+        lambda texts, *, dimensions, instruction: used.append(instruction) or embed(texts, dimensions=dimensions),
+    )
+    assert evaluate(engine, QUERIES, JUDGEMENTS, instruction="Other").instruction == "Other"
     assert evaluate(engine, QUERIES, JUDGEMENTS).instruction == engine.encoder.instruction
+    assert used == ["Other", None]
 
 
 def test_queries_are_embedded_once_and_in_batches(monkeypatch):
@@ -402,6 +411,19 @@ def test_the_document_with_the_querys_id_can_be_left_out():
     without = evaluate(engine_of(twins), QUERIES[:1], {"1": {"a": 1}}, exclude_same_id=True, **given)
     assert [run.overall["recall@1"].mean for run in with_it.runs] == [0, 0]
     assert [run.overall["recall@1"].mean for run in without.runs] == [1, 1]
+
+
+def test_leaving_it_out_costs_no_rank():
+    colours = [f"{colour} {thing}" for colour in WORDS[1:] for thing in ("house", "sea")]
+    near = [Document(id=f"n{row}", text=f"red house {text}") for row, text in enumerate(colours[:9])]
+    documents = [Document(id="1", text="red house"), *near, Document(id="far", text="red")]
+    found = evaluate(
+        engine_of(documents), QUERIES[:1], {"1": {"far": 1}}, modes=["exact"], dimensions=[64], exclude_same_id=True
+    )
+    assert [run.overall["recall@10"].mean for run in found.runs] == [1, 1]
+    engine = engine_of(documents)
+    evaluate(engine, QUERIES[:1], {"1": {"far": 1}}, modes=["exact"], cutoffs=[10], exclude_same_id=True)
+    assert [limit for _, limit, _ in engine.store.searched] == [11]
 
 
 def test_modes_are_named_with_what_was_changed():
