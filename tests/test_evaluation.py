@@ -144,11 +144,11 @@ def test_one_value_has_no_interval():
     assert dataclasses.astuple(estimate(np.array([0.5]), seed=0)) == (0.5, None, None, 1)
 
 
-def test_intervals_stay_finite_for_nearly_equal_values():
-    values = np.ones(3)
-    values[0] = 1 - 1e-12
-    one = estimate(values, seed=0)
+@pytest.mark.parametrize("values", [[1, 1, 1 - 1e-12], [0, 0, 1e-200]], ids=["rounding", "underflow"])
+def test_intervals_stay_finite_for_nearly_equal_values(values):
+    one = estimate(np.array(values), seed=0)
     assert np.isfinite([one.low, one.high]).all()
+    assert one.low < one.high
 
 
 def test_a_missing_library_names_the_extra():
@@ -211,10 +211,11 @@ def test_equal_scores_stay_in_the_order_of_the_pages(page):
     assert found.ranking("all", 0) == ["1", "2", "3", "4"]
 
 
-def test_int8_compares_the_values_of_the_bytes():
+@pytest.mark.parametrize("page", [60, 25])
+def test_int8_compares_the_values_of_the_bytes_in_the_range_of_the_first_page(page):
     rows, queries = unit_rows(60, 16), unit_rows(5, 16, seed=1)
-    found = scan(pages_of(rows, 60), queries, {"int8": (Int8(queries), 60)}).found["int8"]
-    ranges = Int8Range.fit(rows)
+    found = scan(pages_of(rows, page), queries, {"int8": (Int8(queries), 60)}).found["int8"]
+    ranges = Int8Range.fit(rows[:page])
     left, right = (ranges.dequantize(ranges.quantize(each)) for each in (queries, rows))
     assert np.allclose(found.scores, np.take_along_axis(left @ right.T, found.positions, axis=1), atol=1e-5)
     assert not np.allclose(found.scores, found.exact, atol=1e-5)
