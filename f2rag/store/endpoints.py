@@ -36,8 +36,9 @@ _CHANNELS = 4
 _RECONNECT = {
     # Without these a channel that lost its server waits up to two minutes before it looks again.
     "grpc.initial_reconnect_backoff_ms": 100,
-    "grpc.min_reconnect_backoff_ms": 100,
     "grpc.max_reconnect_backoff_ms": 1000,
+    # In spite of its name the time that making one connection may take.
+    "grpc.min_reconnect_backoff_ms": 5000,
     # Channels to one address share what they know of it otherwise, also that it was gone a moment ago.
     "grpc.use_local_subchannel_pool": 1,
 }
@@ -222,10 +223,11 @@ class AddressEndpoint:
             pool_size=_CHANNELS,
             grpc_options={**_RECONNECT, **trust},
         )
-        for _ in range(_CHANNELS):  # the client hands out the stubs of its channels in turn
-            for stub in (client.grpc_points, client.grpc_collections):
-                for name, call in vars(stub).items():
-                    setattr(stub, name, _Limited(call))
+        # The client hands out its channels in turn, whatever is asked for, so each kind of stub goes round once.
+        stubs = [client.grpc_points for _ in range(_CHANNELS)] + [client.grpc_collections for _ in range(_CHANNELS)]
+        for stub in stubs:
+            for name, call in vars(stub).items():
+                setattr(stub, name, _Limited(call))
         return client
 
     def _make(self, **options: Any) -> QdrantClient:
