@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 
+import grpc
 import pytest
 from calls import at, connected, count, create, impatient, over_grpc, put, search, ways
 from servers import CURRENT, QdrantServer, free_ports, until
@@ -31,6 +32,7 @@ from f2rag.errors import (
 )
 from f2rag.store import QdrantStore
 from f2rag.store.connection import connection_of
+from f2rag.store.endpoints import within
 from f2rag.store.server import Server
 from f2rag.testing import FakeEncoder
 from f2rag.types import Document
@@ -154,12 +156,12 @@ class TestSlow:
     @pytest.mark.parametrize("how", ["slow", "silent"])
     @pytest.mark.parametrize("when", ["from the beginning", "later"])
     def test_no_answer_in_time(self, filled, make_proxy, way, how, when):
-        rest, grpc = make_proxy(filled.http_port), make_proxy(filled.grpc_port)
+        rest, remote = make_proxy(filled.http_port), make_proxy(filled.grpc_port)
         # A client whose own limit ends no call here.
-        described = Server(rest.url, grpc_port=grpc.port if way == "grpc" else None, timeout=1000)
+        described = Server(rest.url, grpc_port=remote.port if way == "grpc" else None, timeout=1000)
 
         def slow_down():
-            for proxy in (rest, grpc):
+            for proxy in (rest, remote):
                 proxy.delay, proxy.silent = (1000, False) if how == "slow" else (0, True)
 
         if when == "from the beginning":
@@ -178,9 +180,9 @@ class TestSlow:
 
     @ways
     def test_a_little_slow_is_fast_enough(self, filled, make_proxy, way):
-        rest, grpc = make_proxy(filled.http_port), make_proxy(filled.grpc_port)
-        rest.delay = grpc.delay = 0.3
-        with connected(Server(rest.url, grpc_port=grpc.port if way == "grpc" else None)) as connection:
+        rest, remote = make_proxy(filled.http_port), make_proxy(filled.grpc_port)
+        rest.delay = remote.delay = 0.3
+        with connected(Server(rest.url, grpc_port=remote.port if way == "grpc" else None)) as connection:
             for _ in range(5):  # gRPC has several channels, and each connects when it is first used
                 assert connection.read(search) == [1]
                 assert connection.read(over_grpc) == (way == "grpc")
@@ -193,6 +195,16 @@ class TestSlow:
 
 
 class TestGrpc:
+    def test_every_channel_ends_in_time(self, filled, make_proxy):
+        proxy = make_proxy(filled.grpc_port)
+        with connected(Server(filled.url, grpc_port=proxy.port, timeout=1000)) as connection:
+            client = connection.read(lambda client: client)
+            proxy.silent = True
+            for _ in range(4):
+                for call in (search, lambda client: client.get_collection("c")):
+                    with within(0.2), pytest.raises(grpc.RpcError, match="DEADLINE_EXCEEDED"):
+                        call(client)
+
     def test_it_is_used_where_it_answers(self, filled):
         for way in ("grpc", "rest"):
             with connected(filled, way) as connection:
@@ -211,13 +223,13 @@ class TestGrpc:
         assert "REST is used" in told[0]
 
     def test_a_way_that_closes_later_is_replaced_and_looked_for_again(self, filled, make_proxy, monkeypatch):
-        grpc = make_proxy(filled.grpc_port)
-        with connected(Server(filled.url, grpc_port=grpc.port)) as connection:
+        remote = make_proxy(filled.grpc_port)
+        with connected(Server(filled.url, grpc_port=remote.port)) as connection:
             assert connection.read(over_grpc)
-            grpc.close()
+            remote.close()
             assert connection.read(search) == [1]
             assert not connection.read(over_grpc)
-            again = make_proxy(filled.grpc_port, grpc.port)
+            again = make_proxy(filled.grpc_port, remote.port)
             assert not connection.read(over_grpc), "not asked at every call"
             monkeypatch.setattr(connection._endpoints[0], "_grpc_again", 0.0)
             assert connection.read(over_grpc)
@@ -252,9 +264,9 @@ class TestOrder:
     @ways
     def test_a_silent_first_leaves_time_for_the_second(self, two, make_proxy, way):
         first, second = two
-        rest, grpc = make_proxy(first.http_port), make_proxy(first.grpc_port)
-        rest.silent = grpc.silent = True
-        ports = [grpc.port, second.grpc_port] if way == "grpc" else None
+        rest, remote = make_proxy(first.http_port), make_proxy(first.grpc_port)
+        rest.silent = remote.silent = True
+        ports = [remote.port, second.grpc_port] if way == "grpc" else None
         with connected(Server([rest.url, second.url], grpc_port=ports, timeout=8)) as connection:
             assert connection.read(count) == 2
             connection.write(lambda client: put(client, [6]))
@@ -466,6 +478,7 @@ def test_the_log_of_a_failing_connection_is_short(caplog):
 WRITER = """
 import sys
 from f2rag.store import QdrantStore
+from f2rag.store.endpoints import within
 from f2rag.store.server import Server
 from f2rag.testing import FakeEncoder
 from f2rag.types import Document
