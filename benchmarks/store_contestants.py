@@ -68,10 +68,8 @@ class Ours:
         self.modes: tuple[ModeName, ...] = (main, "exact")
 
     def load(self, data: Data, start: int, end: int) -> None:
-        """``QdrantStore.upsert``, window by window, as ``SearchEngine.index`` does."""
-        for first in range(start, end, WINDOW):
-            last = min(first + WINDOW, end)
-            self._store.upsert(data.as_documents(first, last), data.documents[first:last])
+        """``QdrantStore.upsert``, as many at once as the others get."""
+        self._store.upsert(data.as_documents(start, end), data.documents[start:end])
 
     def finish(self) -> None:
         """``QdrantStore.optimize``."""

@@ -132,7 +132,7 @@ class SearchResult:
         instruction: The instruction that was put before it; empty means that the query went in bare.
         model: The model that encoded it.
         dimensions: The vector size that was searched.
-        mode: How it was searched: ``"exact"``, ``"hnsw"``, ``"quantized"``, ``"funnel"``, ``"hybrid"`` or ``"diverse"``.
+        mode: How it was searched, e.g. ``"exact"`` or ``"funnel"``; see ``f2rag.store.modes``.
         hits: Best first.
         timings: Milliseconds by step.
     """

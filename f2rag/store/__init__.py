@@ -1,6 +1,7 @@
 """Documents and their vectors in Qdrant, filled and read under one contract.
 
-qdrant.py        QdrantStore, what the rest of f2rag talks to; reading.py its reading half, asynchronous.py the async twins
+qdrant.py        QdrantStore, what the rest of f2rag talks to
+reading.py       its reading half; asynchronous.py the async twins
 catalog.py       the collections and aliases of a home
 reindexing.py    a collection into another one, while the first goes on serving
 agreement.py     may these vectors go into that collection?

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qdrant_client import QdrantClient, grpc, models
+from qdrant_client import QdrantClient, models
 
 from f2rag.contract import CONTRACT_KEY
 from f2rag.errors import CollectionNotFoundError, InputError, StoreError, StoreUnavailableError, UnsupportedFeatureError
@@ -21,8 +21,8 @@ from f2rag.store.client_requests import (
     changes_of,
     index_of,
     lost,
-    messages_of,
     points_of,
+    request_of,
     require_layout,
     require_stage,
     search_of,
@@ -190,6 +190,7 @@ class ClientBackend:
 
     def __init__(self, home: ClientHome, collection: str) -> None:
         self.place = home.name
+        self.writers = 1 if home.connection.local else 2
         self._connection = home.connection
         self._collection = collection
 
@@ -244,7 +245,7 @@ class ClientBackend:
             if client.init_options.get("prefer_grpc") and not self._connection.local:
                 # Not client.upsert: it takes lists of floats only, which costs most of the time.
                 client.grpc_points.Upsert(
-                    grpc.UpsertPoints(collection_name=self._collection, points=messages_of(batch), wait=True),
+                    request_of(self._collection, batch),
                     timeout=client.init_options.get("timeout") or _UPLOAD_SECONDS,
                 )
             else:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from qdrant_client import grpc, models
-from qdrant_client.conversions.conversion import payload_to_grpc
 
 from f2rag.errors import DocumentError, UnsupportedFeatureError
 from f2rag.store.features import require
@@ -114,23 +113,36 @@ def points_of(batch: Batch) -> models.Batch:
     return models.Batch(ids=list(batch.ids), vectors=vectors, payloads=batch.payloads)
 
 
-def messages_of(batch: Batch) -> list[grpc.PointStruct]:
-    """A batch of points for gRPC; the floats of an array go into their message as they lie in memory.
+def request_of(collection: str, batch: Batch) -> grpc.UpsertPoints:
+    """A batch of points as one request for gRPC; it returns when they can be found.
+
+    It is filled in place, since a message that is handed to another is copied, and the floats of an array go in as they
+    lie in memory: a third of the time that the client's own way from lists takes.
 
     Raises:
         DocumentError: A whole number from 2**63, which gRPC cannot carry.
     """
-    columns: dict[str, Sequence[grpc.Vector]] = {
-        name: [grpc.Vector(dense=dense) for dense in _dense(rows)] for name, rows in batch.vectors.items()
-    }
-    for name, words in batch.sparse.items():
-        columns[name] = [
-            grpc.Vector(sparse=grpc.SparseVector(indices=each.indices, values=each.values)) for each in words
-        ]
-    return [
-        _message(point, {name: column[index] for name, column in columns.items()}, payload)
-        for index, (point, payload) in enumerate(zip(batch.ids, batch.payloads, strict=True))
-    ]
+    request = grpc.UpsertPoints(collection_name=collection, wait=True)
+    # The single vector goes without the map of names.
+    alone = list(batch.vectors) == [FULL] and not batch.sparse
+    packed = {name: _packed(rows) for name, rows in batch.vectors.items()}
+    for index, (identifier, payload) in enumerate(zip(batch.ids, batch.payloads, strict=True)):
+        point = request.points.add()
+        point.id.uuid = identifier
+        for name, column in packed.items():
+            vector = point.vectors.vector if alone else point.vectors.vectors.vectors[name]
+            vector.dense.MergeFromString(column[index])
+        for name, words in batch.sparse.items():
+            sparse = point.vectors.vectors.vectors[name].sparse
+            sparse.SetInParent()  # also one without words is there
+            sparse.indices.extend(words[index].indices)
+            sparse.values.extend(words[index].values)
+        try:
+            for key, value in payload.items():
+                _fill(point.payload[key], value)
+        except ValueError as error:  # of protobuf
+            raise _unsendable(payload, identifier, error) from error
+    return request
 
 
 def changes_of(
@@ -191,30 +203,44 @@ def _columns(vectors: Mapping[str, FloatMatrix], sparse: Mapping[str, Sequence[S
     return {**dense, **{name: [_words(each) for each in column] for name, column in sparse.items()}}
 
 
-def _dense(rows: FloatMatrix) -> list[grpc.DenseVector]:
-    """One message for each row of a float32 matrix.
+def _packed(rows: FloatMatrix) -> list[bytes]:
+    """Each row of a float32 matrix as the bytes of a ``DenseVector``.
 
-    A packed field is its tag, its length in bytes and the bytes, little-endian floats: the array as it is. From a list
-    of floats the message is made ten times as slowly.
+    A packed field is its tag, its length in bytes and the bytes, little-endian floats: the array as it is.
     """
     plain = np.ascontiguousarray(rows, dtype="<f4")
     head = _DENSE_TAG + _varint(4 * plain.shape[1])
-    return [grpc.DenseVector.FromString(head + row.tobytes()) for row in plain]
+    return [head + row.tobytes() for row in plain]
 
 
-def _message(point: str, vectors: Mapping[str, grpc.Vector], payload: Mapping[str, Any]) -> grpc.PointStruct:
-    try:
-        return grpc.PointStruct(
-            id=grpc.PointId(uuid=point),
-            vectors=grpc.Vectors(vectors=grpc.NamedVectors(vectors=vectors)),
-            payload=payload_to_grpc(dict(payload)),
-        )
-    except ValueError as error:  # of protobuf
-        key = payload.get("f2rag", {}).get("id", point)
-        raise DocumentError(
-            f"Document {key!r} cannot be sent over gRPC: {error}. Whole numbers go to 2**63 - 1 there; write larger "
-            "ones as text, or connect over REST alone (grpc_port=None)."
-        ) from error
+def _fill(target: grpc.Value, value: Any) -> None:
+    """Write a JSON value into its message."""
+    if value is None:
+        target.null_value = grpc.NULL_VALUE
+    elif isinstance(value, bool):
+        target.bool_value = value
+    elif isinstance(value, str):
+        target.string_value = value
+    elif isinstance(value, int):
+        target.integer_value = value
+    elif isinstance(value, float):
+        target.double_value = value
+    elif isinstance(value, Mapping):
+        target.struct_value.SetInParent()
+        for key, item in value.items():
+            _fill(target.struct_value.fields[key], item)
+    else:
+        target.list_value.SetInParent()
+        for item in value:
+            _fill(target.list_value.values.add(), item)
+
+
+def _unsendable(payload: Mapping[str, Any], identifier: str, error: ValueError) -> DocumentError:
+    key = payload.get("f2rag", {}).get("id", identifier)
+    return DocumentError(
+        f"Document {key!r} cannot be sent over gRPC: {error}. Whole numbers go to 2**63 - 1 there; write larger "
+        "ones as text, or connect over REST alone (grpc_port=None)."
+    )
 
 
 def _varint(number: int) -> bytes:

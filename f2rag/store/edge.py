@@ -234,6 +234,8 @@ class EdgeHome:
 class EdgeBackend:
     """One shard."""
 
+    writers = 1
+
     version: Version | None = ENGINE
 
     def __init__(self, shard: edge.EdgeShard, path: Path) -> None:

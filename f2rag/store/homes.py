@@ -110,6 +110,8 @@ class Backend(Protocol):
     """One open collection."""
 
     place: str
+    writers: int
+    """How many batches are worth writing at once: two for a server, which works on one while the next is made."""
 
     @property
     def version(self) -> Version | None:

@@ -4,8 +4,8 @@
     metadata        the metadata with language and source, where LangChain looks for it; filters are written
                     ``metadata.<key>``
     <key>           the same values once more, if they are plain ones, where LlamaIndex's filters look for them
-    _node_content, _node_type, doc_id, document_id, ref_doc_id
-                    the document as a LlamaIndex node; only a node holds its text as LlamaIndex reads it
+    _node_content, _node_type, doc_id
+                    the document as a LlamaIndex node, whose text it reads from nowhere else, and what it deletes by
     f2rag           {"id": the owner's id, "content_hash": of text and metadata, "true" and "false": the paths of
                     booleans, which the embedded engine cannot match otherwise (``filters.py``), "own": the names of
                     the keys that came with the document}
@@ -20,7 +20,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from f2rag.errors import DocumentError
 from f2rag.store.homes import PLAIN_KEY, Row
@@ -29,6 +29,9 @@ from f2rag.types import Document, Hit
 HASH_KEY = "f2rag.content_hash"
 NODE_KEY = "_node_content"
 
+Content: TypeAlias = dict[str, Any]
+"""``text`` and ``metadata`` of a document, and its ``payload`` if it has one, as plain JSON values."""
+
 _TAKEN = ("language", "source")
 _OURS = ("page_content", "metadata", "f2rag")
 _NODE_KEYS = (NODE_KEY, "_node_type", "doc_id", "document_id", "ref_doc_id")
@@ -36,13 +39,8 @@ _INTEGERS = range(-(2**63), 2**63)
 """What a server's payload and its filters hold."""
 
 
-def make_payload(document: Document) -> dict[str, Any]:
-    """What is stored of ``document`` besides its vectors.
-
-    Raises:
-        DocumentError: A text, metadata or payload that JSON cannot hold.
-    """
-    content = _content(document)
+def make_payload(document: Document, content: Content) -> dict[str, Any]:
+    """What is stored of ``document``, whose content was checked, besides its vectors."""
     metadata, given = content["metadata"], content.get("payload", {})
     plain = {key: value for key, value in metadata.items() if not isinstance(value, (dict, list))}
     own = {"id": document.key, "content_hash": _digest(content), **_booleans(metadata)}
@@ -63,7 +61,7 @@ def content_hash(document: Document) -> str:
     Raises:
         DocumentError: A text or metadata that JSON cannot hold.
     """
-    return _digest(_content(document))
+    return _digest(checked_content(document))
 
 
 def document_of(row: Row) -> Document:
@@ -97,16 +95,19 @@ def hash_of(row: Row) -> str | None:
 def _node(document: Document, metadata: Mapping[str, Any]) -> dict[str, str]:
     """The document as LlamaIndex's Qdrant store writes a node; its reader takes the text from nowhere else."""
     node = {"id_": document.key, "text": document.text, "metadata": metadata, "class_name": "TextNode"}
-    origin = document.source or document.key
     return {
         NODE_KEY: json.dumps(node, ensure_ascii=False),
         "_node_type": "TextNode",
-        **dict.fromkeys(("doc_id", "document_id", "ref_doc_id"), origin),
+        "doc_id": document.source or document.key,
     }
 
 
-def _content(document: Document) -> dict[str, Any]:
-    """What counts as the document's content, as plain JSON values."""
+def checked_content(document: Document) -> Content:
+    """What counts as the document's content, as plain JSON values.
+
+    Raises:
+        DocumentError: A text, metadata or payload that JSON cannot hold.
+    """
     if not isinstance(document, Document):
         raise DocumentError(f"Expected a f2rag.Document, not {type(document).__name__}.")
     named = f"Document {document.id!r}" if document.id is not None else f"Document {str(document.text)[:40]!r}"
@@ -120,7 +121,7 @@ def _content(document: Document) -> dict[str, Any]:
         if value is not None:
             metadata[key] = _text(value, f"{named}: {key}")
     _text(document.key, f"{named}: id")
-    content = {"text": _text(document.text, f"{named}: text"), "metadata": metadata}
+    content: Content = {"text": _text(document.text, f"{named}: text"), "metadata": metadata}
     if document.payload:
         for key in document.payload:
             if key in _OURS:
@@ -162,7 +163,8 @@ def _booleans(metadata: Mapping[str, Any]) -> dict[str, list[str]]:
             found.setdefault(str(value).lower(), set()).add(path)
         elif isinstance(value, dict):
             for key, item in value.items():
-                walk(item, f"{path}.{key}" if re.fullmatch(PLAIN_KEY, key) else f'{path}."{key}"')
+                if isinstance(item, (bool, dict, list)):
+                    walk(item, f"{path}.{key}" if re.fullmatch(PLAIN_KEY, key) else f'{path}."{key}"')
         elif isinstance(value, list):
             for item in value:  # a key without [] matches the elements, one with [] goes on into objects
                 walk(item, f"{path}[]" if isinstance(item, dict) else path)

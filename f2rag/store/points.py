@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -11,12 +11,13 @@ import numpy as np
 from f2rag.errors import ContractMismatchError, InputError
 from f2rag.store.homes import Batch
 from f2rag.store.layout import FULL, LEXICAL, Layout, level_name
-from f2rag.store.payloads import make_payload
+from f2rag.store.payloads import Content, checked_content, make_payload
 from f2rag.store.stages import SparseVector
 from f2rag.types import Document, FloatMatrix, FloatVector
 from f2rag.vectors import truncate
 
 BATCH_POINTS = 512
+"""Enough to hide the way to a server, and few enough that the next batch is made while it works on this one."""
 BATCH_BYTES = 16 * 2**20
 """A server refuses requests above 32 MB; half of it leaves room for a wrong estimate."""
 
@@ -24,16 +25,43 @@ _BYTES_PER_COMPONENT = 20  # of a float32 written out as JSON
 _UNIT_LENGTH_TOLERANCE = 1e-3
 
 
-def make_batches(
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class PendingBatch:
+    """Checked documents that become a batch when it is their turn, so that few batches are in memory at once."""
+
+    documents: Sequence[Document]
+    contents: Sequence[Content]
+    rows: FloatMatrix
+    positions: Sequence[int]
+    layout: Layout
+    words_of: Callable[[str], SparseVector] | None
+    bytes: int
+
+    def make(self) -> Batch:
+        """The batch: payloads, levels and words."""
+        chosen = [self.documents[position] for position in self.positions]
+        full = self.rows[self.positions]
+        words_of = self.words_of
+        return Batch(
+            ids=[document.point_id for document in chosen],
+            vectors={FULL: full, **levels_of(full, self.layout)},
+            sparse={} if words_of is None else {LEXICAL: [words_of(document.text) for document in chosen]},
+            payloads=[
+                make_payload(document, self.contents[position])
+                for document, position in zip(chosen, self.positions, strict=True)
+            ],
+            bytes=self.bytes,
+        )
+
+
+def pending_batches(
     documents: Sequence[Document],
     rows: FloatMatrix,
     *,
     layout: Layout,
     words_of: Callable[[str], SparseVector] | None,
-) -> list[Batch]:
-    """Documents as batches of at most ``BATCH_POINTS`` points and, but for a single larger point, ``BATCH_BYTES``.
-
-    All documents are checked before the first batch is there.
+) -> list[PendingBatch]:
+    """Check documents and cut them into batches of ``BATCH_POINTS`` and, but for a larger point, ``BATCH_BYTES``.
 
     Args:
         documents: Of several with one id the last wins.
@@ -44,27 +72,14 @@ def make_batches(
     Raises:
         DocumentError: A text or metadata that JSON cannot hold.
     """
+    contents = [checked_content(document) for document in documents]
     chosen = last_of_each(documents)
-    payloads = [make_payload(documents[position]) for position in chosen]
     width = rows.shape[1] + sum(layout.levels)
-    sizes = [
-        _BYTES_PER_COMPONENT * width + len(json.dumps(payload, ensure_ascii=False).encode()) for payload in payloads
+    sizes = [_BYTES_PER_COMPONENT * width + _bytes_of(contents[position]) for position in chosen]
+    return [
+        PendingBatch(documents, contents, rows, chosen[start:end], layout, words_of, sum(sizes[start:end]))
+        for start, end in _cuts(sizes)
     ]
-    batches = []
-    for start, end in _cuts(sizes):
-        positions = chosen[start:end]
-        part = rows[positions]
-        sparse = {LEXICAL: [words_of(documents[position].text) for position in positions]} if words_of else {}
-        batches.append(
-            Batch(
-                ids=[documents[position].point_id for position in positions],
-                vectors={FULL: part, **levels_of(part, layout)},
-                sparse=sparse,
-                payloads=payloads[start:end],
-                bytes=sum(sizes[start:end]),
-            )
-        )
-    return batches
 
 
 def levels_of(rows: FloatMatrix, layout: Layout) -> dict[str, FloatMatrix]:
@@ -113,6 +128,11 @@ def checked_query(vector: FloatVector, *, dimensions: int, collection: str) -> F
 def last_of_each(documents: Sequence[Document]) -> list[int]:
     """Positions of the documents that remain when, of those with one id, the last wins; in order."""
     return sorted({document.key: position for position, document in enumerate(documents)}.values())
+
+
+def _bytes_of(content: Content) -> int:
+    """Roughly what a payload takes: text and metadata lie beside the node and in it."""
+    return 4 * len(content["text"]) + 3 * len(str(content["metadata"])) + 2 * len(str(content.get("payload", ""))) + 500
 
 
 def _cuts(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:

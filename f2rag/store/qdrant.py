@@ -6,6 +6,7 @@ It knows documents, vectors, contracts and layouts. It knows no model, and not w
 
 from __future__ import annotations
 
+import concurrent.futures
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -16,6 +17,7 @@ from f2rag.store.catalog import not_found, switch_alias_in
 from f2rag.store.completeness import backfill
 from f2rag.store.filters import select
 from f2rag.store.homes import (
+    Backend,
     Home,
     Status,
     check_collection_name,
@@ -24,7 +26,7 @@ from f2rag.store.homes import (
 from f2rag.store.identity import IDS_PER_CALL, delete_replaced, stored_rows
 from f2rag.store.layout import Layout
 from f2rag.store.planning import plan_layout
-from f2rag.store.points import checked_rows, make_batches
+from f2rag.store.points import PendingBatch, checked_rows, pending_batches
 from f2rag.store.reading import ReadableCollection
 
 if TYPE_CHECKING:
@@ -144,8 +146,8 @@ class QdrantStore(ReadableCollection):
     def upsert(self, documents: Sequence[Document], vectors: FloatMatrix) -> int:
         """Store documents with their vectors; those with a stored id replace it. Repeating it changes nothing.
 
-        Everything is checked before anything is stored. When it returns, all of it is durable; when it raises, the
-        batches before the failing one are.
+        Everything is checked before anything is stored. When it returns, all of it is durable; when it raises, whole
+        batches are, and repeating it completes the rest.
 
         Args:
             documents: Of several with one id the last wins.
@@ -164,16 +166,33 @@ class QdrantStore(ReadableCollection):
         backend = self._open_backend()
         rows = checked_rows(vectors, count=len(documents), dimensions=self.dimensions, collection=self._collection)
         words_of = None if self._words is None else self._words.document
-        stored = 0
-        for batch in make_batches(documents, rows, layout=self.layout, words_of=words_of):
-            backend.upsert(batch)
-            if self._record.adopted:
-                delete_replaced(backend, batch)
-            stored += len(batch.ids)
-        if stored:
+        batches = pending_batches(documents, rows, layout=self.layout, words_of=words_of)
+        if backend.writers == 1 or len(batches) == 1:
+            for batch in batches:
+                self._write(backend, batch)
+        else:
+            self._write_at_once(backend, batches)
+        if batches:
             backend.flush()
             self._planner.forget_size()
-        return stored
+        return sum(len(batch.positions) for batch in batches)
+
+    def _write_at_once(self, backend: Backend, batches: Sequence[PendingBatch]) -> None:
+        """Several batches on their way; after a failure no further one is sent."""
+        with concurrent.futures.ThreadPoolExecutor(backend.writers, thread_name_prefix="f2rag-write") as pool:
+            under_way = [pool.submit(self._write, backend, batch) for batch in batches]
+            try:
+                for each in under_way:
+                    each.result()
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+    def _write(self, backend: Backend, pending: PendingBatch) -> None:
+        batch = pending.make()
+        backend.upsert(batch)
+        if self._record.adopted:
+            delete_replaced(backend, batch)
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete the documents with these ids.

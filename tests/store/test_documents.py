@@ -75,7 +75,6 @@ class TestDocuments:
         metadata = {"year": 2001, "language": "en", "source": "en.txt"}
         node = {"id_": "a", "text": "a red house", "metadata": metadata, "class_name": "TextNode"}
         assert json.loads(payload.pop("_node_content")) == node
-        source = dict.fromkeys(("doc_id", "document_id", "ref_doc_id"), "en.txt")
         assert payload == {
             "page_content": "a red house",
             "metadata": metadata,
@@ -319,7 +318,7 @@ class TestBatches:
 
     def batches(self, documents, *, dimensions=4, layout=Layout()):  # noqa: B008 - it is frozen
         rows = np.eye(dimensions, dtype=np.float32)[np.arange(len(documents)) % dimensions]
-        return points.make_batches(documents, rows, layout=layout, words_of=None)
+        return [pending.make() for pending in points.pending_batches(documents, rows, layout=layout, words_of=None)]
 
     def test_by_count(self, documents):
         assert [len(batch.ids) for batch in self.batches(documents)] == [points.BATCH_POINTS, 1]
@@ -338,7 +337,8 @@ class TestBatches:
         monkeypatch.setattr(points, "BATCH_POINTS", 2)
         given = [*documents[:4], documents[0]]  # the last of one id wins
         rows = np.eye(8, dtype=np.float32)[:5]
-        batches = points.make_batches(given, rows, layout=Layout(levels=(4,)), words_of=None)
+        pending = points.pending_batches(given, rows, layout=Layout(levels=(4,)), words_of=None)
+        batches = [each.make() for each in pending]
         assert [batch.ids for batch in batches] == [
             [given[1].point_id, given[2].point_id],
             [given[3].point_id, given[4].point_id],
@@ -349,7 +349,8 @@ class TestBatches:
     def test_the_estimate_covers_json(self):
         rows = truncate(np.random.default_rng(0).standard_normal((1, 5120)), 5120)
         document = Document(text="日本語 \n" * 1000, metadata={"a": [1.5] * 100})
-        (batch,) = points.make_batches([document], rows, layout=Layout(levels=(128,)), words_of=None)
+        (pending,) = points.pending_batches([document], rows, layout=Layout(levels=(128,)), words_of=None)
+        batch = pending.make()
         vectors = {name: matrix.tolist() for name, matrix in batch.vectors.items()}
         sent = json.dumps({"vector": vectors, "payload": batch.payloads}, ensure_ascii=False).encode()
         assert len(sent) * 0.5 < batch.bytes < len(sent) * 2

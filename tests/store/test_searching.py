@@ -219,7 +219,7 @@ class TestCompleteness:
         # As a tool writes that knows nothing of levels: the full vector alone.
         batch = rich._backend
         from f2rag.store.homes import Batch
-        from f2rag.store.payloads import make_payload
+        from f2rag.store.payloads import checked_content, make_payload
 
         stranger = Document(id="stranger", text="word 4711")
         batch.upsert(
@@ -227,7 +227,7 @@ class TestCompleteness:
                 ids=[stranger.point_id],
                 vectors={"": vectors[:1]},
                 sparse={},
-                payloads=[make_payload(stranger)],
+                payloads=[make_payload(stranger, checked_content(stranger))],
                 bytes=1,
             )
         )
