@@ -196,7 +196,7 @@ def entries(*, level: int) -> list[Entry]:
         Entry(f"f2rag, funnel {level} → full", both, ours(Layout(levels=(level,)))),
         Entry("f2rag, int8 rescored", both, ours(Layout(quantization="int8"))),
         Entry("f2rag, TurboQuant 4 bits rescored", folder, ours(Layout(quantization="turbo4"))),
-        Entry("f2rag, full vectors", both, ours(Layout())),
+        Entry("f2rag, full vectors", folder, ours(Layout())),
         Entry("langchain-qdrant, default", server, LangChains),
         Entry("llama-index's Qdrant store, default", server, LlamaIndexs),
     ]

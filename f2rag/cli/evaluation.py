@@ -208,7 +208,7 @@ def advise(
 @contextlib.contextmanager
 def _engine(settings: Settings, corpus: Path | None) -> Iterator[SearchEngine]:
     """The collection with the model that filled it; with a corpus, it is made or completed first."""
-    from f2rag.cli.indexing import as_filled
+    from f2rag.cli.indexing import as_filled, layout_for
     from f2rag.engine import SearchEngine
     from f2rag.evaluation import read_corpus
     from f2rag.store import QdrantStore
@@ -226,8 +226,9 @@ def _engine(settings: Settings, corpus: Path | None) -> Iterator[SearchEngine]:
             with stderr().status("Reading …"):
                 total = sum(1 for _ in read_corpus(corpus))  # a wrong line is found before anything is embedded
             encoder = stack.enter_context(options.make_encoder(settings))
+            layout = layout_for(settings, dimensions=encoder.dimensions)
             engine = stack.enter_context(
-                SearchEngine.open(encoder, where, collection=settings.collection, layout=settings.layout())
+                SearchEngine.open(encoder, where, collection=settings.collection, layout=layout)
             )
             with _progress() as report:
                 engine.index(read_corpus(corpus), on_progress=lambda count: report("indexing", count, total))

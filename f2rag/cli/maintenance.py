@@ -78,7 +78,7 @@ def reindex(
     """Fill a new collection from another: for another layout, size, model, folder or server.
 
     What is not named stays as it is in the first collection, which is only read; another model comes at its own size.
-    Vectors that stay comparable are copied; for another model or size the stored texts are embedded again. Readers of
+    Vectors of the same model are copied, or cut to a smaller size; else the stored texts are embedded again. Readers of
     the alias see the first collection until the new one is complete.
     """
     from f2rag.cli.indexing import as_filled

@@ -1,7 +1,8 @@
 """A collection into another one, for another model, dimension or layout, while the first goes on serving.
 
-    source ─► vectors comparable? ─ yes ─► copied
-                                  └ no ──► texts embedded again
+    source ─► same model? ─ yes, same width ─► vectors copied
+                          ├ yes, narrower ───► vectors cut and normalised, as Matryoshka vectors may be
+                          └ no, or wider ────► texts embedded again
     counted ─► alias switched, if one was given: readers that open the alias see the old collection until this moment
 
 A run that was interrupted is repeated; what is there already and equal is left.
@@ -15,8 +16,10 @@ from typing import TYPE_CHECKING
 
 from f2rag.errors import StoreError
 from f2rag.store.qdrant import QdrantStore
+from f2rag.vectors import truncate
 
 if TYPE_CHECKING:
+    from f2rag.contract import EmbeddingContract
     from f2rag.store.homes import Location
     from f2rag.store.layout import Layout
     from f2rag.types import Encoder
@@ -30,7 +33,7 @@ class ReindexReport:
 
     Attributes:
         documents: How many the new collection holds.
-        embedded: Whether their texts were embedded again; else their vectors were copied.
+        embedded: Whether their texts were embedded again; else their vectors were copied or cut.
         alias: What now stands for the new collection, if anything.
     """
 
@@ -54,8 +57,8 @@ def reindex(
 
     Args:
         source: An open store; it is only read.
-        encoder: Makes the new vectors, if the old ones are not comparable with them. It is not asked to embed anything
-            where they are.
+        encoder: Makes the new vectors, if they cannot be cut from the old ones. It is not asked to embed anything
+            where they can.
         into: The new collection's name. One that is there is filled up, if it has the same contract and layout.
         location: Another home for the new collection; ``None`` is the one of ``source``.
         dimensions: Width of the new vectors; ``None`` takes the encoder's.
@@ -75,7 +78,7 @@ def reindex(
     else:
         target = QdrantStore.open(location, collection=into, contract=contract, layout=layout)
     with target:
-        embedded = bool(source.contract.differences(target.contract))
+        embedded = not _cuttable(source.contract, target.contract)
         if embedded:
             _embed(source, target, encoder, on_progress)
         else:
@@ -90,6 +93,12 @@ def reindex(
         if alias is not None:
             target.switch_alias(alias)
     return ReindexReport(documents=count, embedded=embedded, alias=alias)
+
+
+def _cuttable(old: EmbeddingContract, new: EmbeddingContract) -> bool:
+    """Whether the new vectors are the old ones, or prefixes of them."""
+    differences = set(old.differences(new))
+    return not differences or (differences == {"dimensions"} and new.dimensions < old.dimensions)
 
 
 def _embed(
@@ -108,7 +117,8 @@ def _copy(source: QdrantStore, target: QdrantStore, on_progress: Callable[[int],
         documents = [found[ids[position]] for position in present]
         fresh = [place for place, state in enumerate(target.states(documents)) if state != "unchanged"]
         if fresh:
-            target.upsert([documents[place] for place in fresh], rows[[present[place] for place in fresh]])
+            chosen = rows[[present[place] for place in fresh]]
+            target.upsert([documents[place] for place in fresh], truncate(chosen, target.dimensions))
         done += len(ids)
         if on_progress is not None:
             on_progress(done)

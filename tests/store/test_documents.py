@@ -80,7 +80,7 @@ class TestDocuments:
             "metadata": metadata,
             **metadata,
             "_node_type": "TextNode",
-            **source,
+            "doc_id": "en.txt",
         }
 
     def test_get_keeps_the_asked_order_and_leaves_out_what_is_absent(self, store, encoder):

@@ -79,6 +79,24 @@ class TestReindex:
             query = encoder.embed_documents([DOCUMENTS[7].text])[0]
             assert store.search(query, mode="funnel")[0].id == "7"
 
+    def test_a_narrower_collection_is_cut_from_the_vectors(self, one, encoder):
+        before = sum(encoder.document_calls)
+        with one.open(collection="one") as source:
+            report = reindex(source, encoder, into="two", dimensions=8)
+        assert (report.documents, report.embedded, sum(encoder.document_calls)) == (50, False, before)
+        with one.open(encoder.contract(dimensions=8), collection="two") as store:
+            wanted = encoder.embed_documents([each.text for each in DOCUMENTS], dimensions=8)
+            found = store.vectors([each.key for each in DOCUMENTS])
+            assert np.allclose(list(found.values()), wanted, atol=1e-5)
+
+    def test_a_wider_collection_is_embedded_again(self, one, encoder):
+        with (
+            one.open(collection="one") as source,
+            source.beside("n", contract=encoder.contract(dimensions=8)) as narrow,
+        ):
+            narrow.upsert(DOCUMENTS[:5], encoder.embed_documents([each.text for each in DOCUMENTS[:5]], dimensions=8))
+            assert reindex(narrow, encoder, into="wide").embedded
+
     def test_another_model_embeds_the_texts_again(self, one):
         other = FakeEncoder(dimensions=16, model_name="another")
         with one.open(collection="one") as source:
