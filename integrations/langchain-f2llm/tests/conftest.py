@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,12 @@ import pytest
 from f2rag.testing import FakeEncoder, write_checkpoint
 
 from langchain_f2llm import F2LLMEmbeddings, F2LLMVectorStore
+
+# The repository's tests know how to start a real server.
+SHARED = Path(__file__).parents[3] / "tests"
+if (SHARED / "servers.py").is_file():
+    sys.path.insert(0, str(SHARED))
+    from servers import qdrant_server, server_binary, server_folder  # noqa: F401  # fixtures
 
 MakeCheckpoint = Callable[..., Path]
 

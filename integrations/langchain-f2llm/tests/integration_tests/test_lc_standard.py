@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from f2rag.contract import EmbeddingContract
+from f2rag.store import Layout, Lexical, Server, drop_collection
 from f2rag.testing import write_checkpoint
 from langchain_core.embeddings import Embeddings
 from langchain_core.retrievers import BaseRetriever
@@ -128,21 +129,20 @@ class TestVectorStoreOfModel(StoreSetup):
             yield store
 
 
-if SERVER := os.environ.get("F2RAG_TEST_QDRANT_URL"):
+class TestVectorStoreOnServer(StoreSetup):
+    """On a real one, with levels and words, which every batch then carries."""
 
-    class TestVectorStoreOnServer(StoreSetup):
-        """Collected only where there is a server."""
-
-        @pytest.fixture
-        def vectorstore(self) -> Iterator[VectorStore]:
-            client = QdrantClient(url=SERVER, check_compatibility=False)
-            client.delete_collection("langchain-standard")
-            with F2LLMVectorStore(
-                self.suite_embeddings(), location=client, collection_name="langchain-standard"
-            ) as store:
-                yield store
-            client.delete_collection("langchain-standard")
-            client.close()
+    @pytest.fixture
+    def vectorstore(self, qdrant_server: Any) -> Iterator[VectorStore]:
+        location = Server(qdrant_server.url, grpc_port=qdrant_server.grpc_port)
+        name = f"langchain-{uuid.uuid4().hex}"
+        embeddings = self.suite_embeddings()
+        with F2LLMVectorStore(
+            embeddings, location=location, collection_name=name, layout=Layout(levels=(3,), lexical=Lexical())
+        ) as store:
+            assert store.store.home == "server"
+            yield store
+        drop_collection(location, name)
 
 
 class TestRetriever(RetrieversIntegrationTests):
