@@ -62,8 +62,8 @@ def test_snippets_run_and_print_what_stands_beside_them(
     assert printed.getvalue() == output
 
 
-def test_both_snippets_are_found() -> None:
-    assert set(SNIPPETS) == {"quick start", "encoder"}
+def test_all_snippets_are_found() -> None:
+    assert set(SNIPPETS) == {"quick start", "encoder", "store"}
 
 
 def test_the_model_table_equals_the_models() -> None:

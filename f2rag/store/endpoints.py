@@ -183,7 +183,7 @@ class AddressEndpoint:
             if not self._told:
                 self._told = True
                 logger.warning(
-                    "%s: gRPC on port %s does not answer, so REST is used; bulk loads take about four times as long",
+                    "%s: gRPC on port %s does not answer, so REST is used; bulk loads take about three times as long",
                     self.name,
                     self._address.grpc_port,
                 )

@@ -61,7 +61,7 @@ ca_certificate=None)
         api_key: The key or token of the server. It shows in no text; a ``Server`` that has one refuses to be pickled.
         grpc_port: Where gRPC is, one for all addresses or one for each. ``"auto"`` is 6334 where REST is on 6333, and
             none elsewhere: no other port is guessed. ``None`` is REST alone. gRPC is used where it answers: bulk loads
-            take a quarter of the time.
+            take a third of the time.
         timeout: Most seconds that a read takes, all attempts together; of several addresses each gets its share. Over
             REST a server that sends its answer in drops may take longer.
         retry_seconds: How long a write is repeated; an attempt takes ``timeout`` at most, and there is at least one.
