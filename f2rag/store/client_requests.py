@@ -215,12 +215,12 @@ def _packed(rows: FloatMatrix) -> list[bytes]:
 
 def _fill(target: grpc.Value, value: Any) -> None:
     """Write a JSON value into its message."""
-    if value is None:
+    if isinstance(value, str):  # nearly all are
+        target.string_value = value
+    elif value is None:
         target.null_value = grpc.NULL_VALUE
     elif isinstance(value, bool):
         target.bool_value = value
-    elif isinstance(value, str):
-        target.string_value = value
     elif isinstance(value, int):
         target.integer_value = value
     elif isinstance(value, float):

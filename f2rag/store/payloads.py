@@ -38,6 +38,10 @@ _NODE_KEYS = (NODE_KEY, "_node_type", "doc_id", "document_id", "ref_doc_id")
 _INTEGERS = range(-(2**63), 2**63)
 """What a server's payload and its filters hold."""
 
+# json.dumps would make one of these for every document.
+_AS_TEXT = json.JSONEncoder(ensure_ascii=False)
+_CANONICAL = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
 
 def make_payload(document: Document, content: Content) -> dict[str, Any]:
     """What is stored of ``document``, whose content was checked, besides its vectors."""
@@ -96,7 +100,7 @@ def _node(document: Document, metadata: Mapping[str, Any]) -> dict[str, str]:
     """The document as LlamaIndex's Qdrant store writes a node; its reader takes the text from nowhere else."""
     node = {"id_": document.key, "text": document.text, "metadata": metadata, "class_name": "TextNode"}
     return {
-        NODE_KEY: json.dumps(node, ensure_ascii=False),
+        NODE_KEY: _AS_TEXT.encode(node),
         "_node_type": "TextNode",
         "doc_id": document.source or document.key,
     }
@@ -187,8 +191,7 @@ def _text(value: Any, named: str) -> str:
 
 
 def _digest(content: Mapping[str, Any]) -> str:
-    canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+    return hashlib.sha256(_CANONICAL.encode(content).encode()).hexdigest()[:32]
 
 
 def _fields(row: Row) -> dict[str, Any]:

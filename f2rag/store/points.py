@@ -98,7 +98,7 @@ def checked_rows(vectors: FloatMatrix, *, count: int, dimensions: int, collectio
     if rows.ndim != 2 or len(rows) != count:
         raise InputError(f"{count} documents need vectors of shape ({count}, {dimensions}), not {rows.shape}.")
     _check_width(rows.shape[1], dimensions=dimensions, collection=collection)
-    lengths = np.linalg.norm(rows.astype(np.float64), axis=1)
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
     wrong = np.flatnonzero(~(np.abs(lengths - 1.0) <= _UNIT_LENGTH_TOLERANCE))  # NaN fails every comparison
     if wrong.size:
         row = int(wrong[0])
