@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
-import multiprocessing
 import os
 import pickle
 import subprocess
@@ -526,15 +525,27 @@ def test_a_pickle_holds_the_configuration_only(encoder: F2LLMEncoder) -> None:
         assert copy.contract() == encoder.contract()
 
 
-def embed_in_child(encoder: F2LLMEncoder) -> list[float]:
-    return encoder.embed_query("in a child").tolist()
-
-
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_it_works_in_other_processes(encoder: F2LLMEncoder, method: str) -> None:
-    encoder.warm_up()
-    with multiprocessing.get_context(method).Pool(1) as pool:
-        assert np.allclose(pool.apply(embed_in_child, (encoder,)), encoder.embed_query("in a child"), atol=1e-6)
+def test_it_works_in_other_processes(tiny: Path, tmp_path: Path, method: str) -> None:
+    """In a program of its own: a pool whose workers die waits for them for ever, and so would all tests."""
+    program = tmp_path / "program.py"
+    program.write_text(f"""
+import multiprocessing
+import numpy as np
+from f2rag import F2LLMEncoder
+
+def embed(encoder):
+    return encoder.embed_query("in a child")
+
+if __name__ == "__main__":
+    with F2LLMEncoder({str(tiny)!r}, dtype="float32") as encoder:
+        expected = encoder.embed_query("in a child")
+        with multiprocessing.get_context({method!r}).Pool(1) as pool:
+            found = pool.apply_async(embed, (encoder,)).get(timeout=240)
+        assert np.allclose(found, expected, atol=1e-6)
+""")
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, check=False, timeout=270)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="only POSIX systems fork")
