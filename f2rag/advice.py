@@ -27,9 +27,9 @@ from f2rag.evaluation.files import Query
 from f2rag.evaluation.measures import CONFIDENCE, Estimate, estimate
 from f2rag.evaluation.retrieval import OnProgress, embedded
 from f2rag.evaluation.scan import Binary, Found, Int8, Page, Prefix, Scan, Scheme, scan
-from f2rag.evaluation.sentences import first_sentence
 from f2rag.models import mrl_ladder
 from f2rag.options import check_whole_number
+from f2rag.sentences import first_sentence
 from f2rag.store.modes import ModeName, Quantized
 from f2rag.store.planning import candidates_of
 from f2rag.vectors import memory_per_million
@@ -386,7 +386,7 @@ def _measured(
     """The collection's own modes against its own exact search."""
     truth: list[tuple[list[str], list[float]]] = []
     rows = []
-    for mode in _modes(store):
+    for mode in _measurable(store):
         times, found = [], []
         for number, (text, vector, source) in enumerate(zip(texts, vectors, sources, strict=True), start=1):
             started = time.perf_counter()
@@ -410,13 +410,15 @@ def _measured(
     return rows
 
 
-def _modes(store: QdrantStore) -> list[ModeName]:
-    """The modes that the collection offers, the exact one first; the client's local mode has no other."""
+def _measurable(store: QdrantStore) -> list[ModeName]:
+    """The modes whose hits are by the full vectors, the exact one first.
+
+    Prefixes are measured without the collection; words and variety are not meant to find what an exact search finds;
+    and the times of the client's local mode say nothing about any other home.
+    """
     if store.home in ("memory", "client-local"):
         return ["exact"]
-    if store.layout.levels:
-        return ["exact", "funnel"]
-    return ["exact", "hnsw", *(["quantized"] if store.layout.quantization else [])]  # type: ignore[list-item]  # names
+    return [mode for mode in store.modes() if mode in ("exact", "hnsw", "quantized", "funnel")]
 
 
 def _sentence(best: Choice | None, *, dimensions: int, limit: int, target: float) -> str:

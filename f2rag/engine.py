@@ -2,6 +2,7 @@
 
     documents ─► which are new? ─► encoder.embed_documents ─► store.upsert
     query ─► encoder.embed_query ─► store.search ─► hits with evidence
+    a stored document's vector ───► store.search ─► its neighbours
 
 It knows no model, no prompt and no database; the encoder and the store do.
 """
@@ -16,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from f2rag.errors import InputError
 from f2rag.store.qdrant import QdrantStore
@@ -202,10 +203,60 @@ class SearchEngine:
             query=query,
             instruction=self.encoder.instruction if instruction is None else instruction,
             model=self.encoder.model_name,
-            dimensions=self.store.dimensions,
+            dimensions=self.store.compared_dimensions(mode),
             mode=name,
             hits=hits,
             timings=Timings(encode_ms=(encoded - started) * 1e3, search_ms=(searched - encoded) * 1e3),
+        )
+
+    def similar(
+        self,
+        id: str,  # noqa: A002 - the documents' own word
+        *,
+        limit: int = 10,
+        language: str | Sequence[str] | None = None,
+        filter: models.Filter | None = None,  # noqa: A002 - Qdrant's word
+        mode: Mode | ModeName = "auto",
+    ) -> SearchResult:
+        """Find the documents that are nearest to a stored one, in any language; itself is left out.
+
+        Its stored vector is the query, so nothing is embedded. Two documents are closer than a query and a document, so
+        scores are higher here than those of ``search``.
+
+        Args:
+            id: The document's own id.
+            limit: At most so many hits.
+            language: Only documents in this language, or in any of these.
+            filter: Only documents that match.
+            mode: How to search; ``"hybrid"`` looks up the words of the document's text.
+
+        Returns:
+            The hits, with the document's text for the query and without an instruction.
+
+        Raises:
+            InputError: No document has this id, or the limit, language, filter or mode cannot be searched for.
+            StoreError: The collection failed.
+        """
+        started = time.perf_counter()
+        documents, vectors = self.store.get([id]), self.store.vectors([id])
+        if not documents or id not in vectors:
+            raise InputError(
+                f"Collection {self.store.collection!r} holds no document {id!r} with a vector. "
+                "Give the id of a hit, or search by a text."
+            )
+        text = documents[0].text
+        others = _without(id, filter)
+        hits = self.store.search(vectors[id], text=text, limit=limit, language=language, filter=others, mode=mode)
+        searched = time.perf_counter()
+        name, _ = self.store.plan(mode)
+        return SearchResult(
+            query=text,
+            instruction="",
+            model=self.encoder.model_name,
+            dimensions=self.store.compared_dimensions(mode),
+            mode=name,
+            hits=hits,
+            timings=Timings(encode_ms=0.0, search_ms=(searched - started) * 1e3),
         )
 
     async def aindex(
@@ -233,6 +284,18 @@ class SearchEngine:
             self.search, query, limit=limit, language=language, filter=filter, instruction=instruction, mode=mode
         )
 
+    async def asimilar(
+        self,
+        id: str,  # noqa: A002 - the documents' own word
+        *,
+        limit: int = 10,
+        language: str | Sequence[str] | None = None,
+        filter: models.Filter | None = None,  # noqa: A002 - Qdrant's word
+        mode: Mode | ModeName = "auto",
+    ) -> SearchResult:
+        """``similar`` in a thread of its own."""
+        return await asyncio.to_thread(self.similar, id, limit=limit, language=language, filter=filter, mode=mode)
+
     def close(self) -> None:
         """Close the collection; the encoder is left to its owner."""
         self.store.close()
@@ -244,3 +307,16 @@ class SearchEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _without(id: str, filter: Any) -> models.Filter:  # noqa: A002 - as above
+    """The documents that match a filter, but one.
+
+    Leaving it out of the hits instead would not do: a diverse search chooses what differs from the hits before.
+    """
+    from qdrant_client import models
+
+    if filter is None or isinstance(filter, models.Filter):
+        return models.Filter(must=filter, must_not=models.HasIdCondition(has_id=[id]))
+    refused: models.Filter = filter  # by the store, which says what it takes
+    return refused

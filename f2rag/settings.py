@@ -69,7 +69,7 @@ class Settings(BaseSettings):
         timeout: Seconds that a read from the server may take.
         ca_certificate: PEM file of the authority that signed the server's certificate, if it is one of your own.
         mode: How to search; ``auto`` chooses what suits the collection.
-        levels: Prefix sizes that a new collection stores for the funnel, e.g. ``128,256``.
+        levels: Prefix sizes that a new collection stores, for the modes ``funnel`` and ``prefix``, e.g. ``128,256``.
         quantization: Compression of a new collection's indexed vectors; ``none`` where one is to lose it.
         lexical: Whether a new collection also indexes words, for hybrid search.
         fields: Metadata fields that a new collection indexes for filters, e.g. ``year:integer,author:keyword``; without

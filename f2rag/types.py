@@ -131,7 +131,7 @@ class SearchResult:
         query: The query text as given.
         instruction: The instruction that was put before it; empty means that the query went in bare.
         model: The model that encoded it.
-        dimensions: The vector size that was searched.
+        dimensions: The vector size that was searched; in the mode ``"prefix"`` that of the level.
         mode: How it was searched, e.g. ``"exact"`` or ``"funnel"``; see ``f2rag.store.modes``.
         hits: Best first.
         timings: Milliseconds by step.

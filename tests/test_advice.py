@@ -14,9 +14,8 @@ from f2rag.contract import EmbeddingContract
 from f2rag.engine import SearchEngine
 from f2rag.errors import InputError
 from f2rag.evaluation import Estimate, Query
-from f2rag.evaluation.sentences import first_sentence
 from f2rag.plots import plot_advice
-from f2rag.store import Layout, QdrantStore
+from f2rag.store import Layout, Lexical, QdrantStore
 from f2rag.testing import FakeEncoder
 from f2rag.types import Document, Hit
 from f2rag.vectors import normalize, truncate
@@ -229,7 +228,7 @@ def test_queries_of_documents_do_not_find_them():
 
 
 def test_queries_of_documents_do_not_find_them_in_the_collection_either(monkeypatch):
-    monkeypatch.setattr("f2rag.advice._modes", lambda store: ["exact", "hnsw"])
+    monkeypatch.setattr("f2rag.advice._measurable", lambda store: ["exact", "hnsw"])
     with engine_over(decaying(20)) as engine:
         asked = []
 
@@ -295,8 +294,9 @@ def test_a_collection_without_enough_documents(count):
         (Layout(), ["exact", "hnsw"]),
         (Layout(quantization="int8"), ["exact", "hnsw", "quantized"]),
         (Layout(levels=(16,)), ["exact", "funnel"]),
+        (Layout(levels=(16,), lexical=Lexical()), ["exact", "funnel"]),
     ],
-    ids=["plain", "int8", "level"],
+    ids=["plain", "int8", "level", "words"],
 )
 def test_the_modes_of_the_embedded_engine_are_measured(tmp_path, layout, modes):
     pytest.importorskip("qdrant_edge")
@@ -320,29 +320,6 @@ def test_a_collection_of_shorter_vectors_has_a_shorter_ladder():
 )
 def test_bytes_for_people(count, text):
     assert readable_bytes(count) == text
-
-
-# -- sentences
-
-
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        ("All are born free. They have reason.", "All are born free."),
-        ("Art. 1. All are born free and equal. They have reason.", "Art. 1. All are born free and equal."),
-        ("Version 3.14 of f2rag.dev is out! Try it.", "Version 3.14 of f2rag.dev is out!"),
-        ("人人生而自由，在尊严和权利上一律平等。他们赋有理性和良心。", "人人生而自由，在尊严和权利上一律平等。"),
-        ("सभी मनुष्य जन्मजात स्वतन्त्र हैं। उन्हें बुद्धि", "सभी मनुष्य जन्मजात स्वतन्त्र हैं।"),
-        ("هل يولد جميع الناس أحرارا؟ نعم.", "هل يولد جميع الناس أحرارا؟"),
-        ("A longer title\n\nThen the text.", "A longer title"),
-        ("no end  at\nall", "no end at all"),
-        ("", ""),
-        ("word " * 100, ("word " * 24).rstrip()),
-        ("字" * 300, "字" * 120),
-    ],
-)
-def test_first_sentences(text, sentence):
-    assert first_sentence(text) == sentence
 
 
 # -- the plot

@@ -61,6 +61,9 @@ class ArrayStore:
     def plan(self, mode="auto"):
         return ("exact", "few documents") if mode == "auto" else (mode_name(mode_of(mode)), "as asked")
 
+    def compared_dimensions(self, mode="auto"):
+        return self.dimensions
+
     def search(self, vector, *, text=None, limit=10, mode="auto"):
         self.searched.append((text, limit, mode))
         scores = self.rows @ vector

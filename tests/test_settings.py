@@ -320,7 +320,7 @@ def test_what_is_set_makes_the_layout(given, layout):
         ("FIELDS", ":integer", "no metadata field"),
         ("QUANTIZATION", "int4", "'int8', 'turbo4', 'turbo2', 'turbo1', 'binary' or 'none'"),
         ("LEXICAL", "bm25", "valid boolean"),
-        ("MODE", "quick", "'auto', 'exact', 'hnsw', 'quantized', 'funnel', 'hybrid' or 'diverse'"),
+        ("MODE", "quick", "'auto', 'exact', 'hnsw', 'quantized', 'funnel', 'prefix', 'hybrid' or 'diverse'"),
         ("GRPC_PORT", "0", "F2RAG_GRPC_PORT: '0' was given; it should be greater than or equal to 1"),
         ("TIMEOUT", "-1", "F2RAG_TIMEOUT: '-1' was given; it should be greater than 0"),
     ],

@@ -67,14 +67,14 @@ Mode = Annotated[
     str | None,
     typer.Option(
         "--mode",
-        help="How to search: auto, exact, hnsw, quantized, funnel, hybrid or diverse.",
+        help="How to search: auto, exact, hnsw, quantized, funnel, prefix, hybrid or diverse.",
         show_default="auto",
         rich_help_panel=_STORE,
     ),
 ]
 Levels = Annotated[
     str | None,
-    typer.Option(help="Prefix sizes to store for the funnel, e.g. 128,256.", rich_help_panel=_LAYOUT),
+    typer.Option(help="Prefix sizes to store for the modes funnel and prefix, e.g. 128,256.", rich_help_panel=_LAYOUT),
 ]
 Quantization = Annotated[
     str | None,

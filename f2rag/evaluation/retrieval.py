@@ -178,7 +178,8 @@ def evaluate(
         rankings, milliseconds = rank.by_search(mode, title=name, report=report)
         ran, reason = store.plan(mode or "auto")
         overall, by_language = measure(rankings)
-        runs.append(_run(name, ran, "" if mode else reason, store.dimensions, overall, by_language, milliseconds))
+        size = store.compared_dimensions(mode or "auto")
+        runs.append(_run(name, ran, "" if mode else reason, size, overall, by_language, milliseconds))
     for size, rankings in rank.by_scan(sizes, report=report).items():
         runs.append(_run("numpy", "exact", "", size, *measure(rankings), None))
     return Evaluation(

@@ -2,11 +2,12 @@
 
 qdrant.py        QdrantStore, what the rest of f2rag talks to
 reading.py       its reading half; asynchronous.py the async twins
-catalog.py       the collections and aliases of a home
+catalog.py       the collections and aliases of a home; open_home.py holds one open, each collection once
 reindexing.py    a collection into another one, while the first goes on serving
 agreement.py     may these vectors go into that collection?
 layout.py        what is stored of each document
 modes.py         the ways to search; planning.py chooses one, and says what it does, in stages.py's words
+offers.py        the modes that a collection offers, and what each of them reads
 points.py        documents with their vectors as batches; payloads.py what is written beside the vectors
 lexical.py       texts to words, for hybrid search
 filters.py       one filter language in every home
@@ -24,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 from f2rag.store.catalog import drop_collection, list_aliases, list_collections, switch_alias
 from f2rag.store.homes import CollectionInfo, Status
 from f2rag.store.layout import Layout, Lexical
-from f2rag.store.modes import Diverse, Exact, Funnel, Hnsw, Hybrid, Quantized
+from f2rag.store.modes import Diverse, Exact, Funnel, Hnsw, Hybrid, Prefix, Quantized
+from f2rag.store.open_home import Collections
 from f2rag.store.qdrant import QdrantStore
 from f2rag.store.reindexing import reindex
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CollectionInfo",
+    "Collections",
     "Diverse",
     "Exact",
     "Funnel",
@@ -40,6 +43,7 @@ __all__ = [
     "Hybrid",
     "Layout",
     "Lexical",
+    "Prefix",
     "QdrantStore",
     "Quantized",
     "Server",

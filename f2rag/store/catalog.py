@@ -82,13 +82,24 @@ def drop_collection(location: Location, name: str) -> None:
     check_collection_name(name)
     home = home_of(location)
     try:
-        if name not in home.collections():
-            if target := home.aliases().get(name):
-                raise InputError(f"{name!r} is an alias of {target!r} in {home.name}; drop that by its name.")
-            raise not_found(home, name)
+        check_droppable(home, name)
         home.drop(name)
     finally:
         home.close()
+
+
+def check_droppable(home: Home, name: str) -> None:
+    """Make sure that ``name`` is a collection.
+
+    Raises:
+        InputError: It is an alias, or an impossible name.
+        CollectionNotFoundError: It is absent.
+    """
+    check_collection_name(name)
+    if name not in home.collections():
+        if target := home.aliases().get(name):
+            raise InputError(f"{name!r} is an alias of {target!r} in {home.name}; drop that by its name.")
+        raise not_found(home, name)
 
 
 def not_found(home: Home, collection: str) -> CollectionNotFoundError:

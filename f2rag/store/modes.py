@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from f2rag.errors import InputError
 
-ModeName: TypeAlias = Literal["auto", "exact", "hnsw", "quantized", "funnel", "hybrid", "diverse"]
+ModeName: TypeAlias = Literal["auto", "exact", "hnsw", "quantized", "funnel", "prefix", "hybrid", "diverse"]
 """The modes by name."""
 
 
@@ -88,6 +88,28 @@ class Funnel:
         _whole(self.ef, "ef", optional=True)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Prefix:
+    """Compares a stored level alone, with no second pass: a millisecond or two, and what the cut loses stays lost.
+
+    Scores are the cosines of the prefixes. It shows what a collection of shorter vectors would find; what a second pass
+    brings back, ``Funnel`` shows.
+
+    Attributes:
+        level: The stored level; ``None`` is the longest one.
+        exact: Compare every document's prefix instead of walking the level's graph.
+    """
+
+    level: int | None = None
+    _: dataclasses.KW_ONLY
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        _whole(self.level, "level", optional=True)
+        if not isinstance(self.exact, bool):
+            raise InputError(f"exact={self.exact!r} was given; expected True or False.")
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Hybrid:
     """Joins dense search with BM25 over the words by reciprocal rank fusion: the dense search and a millisecond or two.
@@ -102,7 +124,7 @@ class Hybrid:
         weights: Of the dense and of the lexical half. Unequal ones need a server from 1.17.
     """
 
-    dense: Exact | Hnsw | Quantized | Funnel | None = None
+    dense: Exact | Hnsw | Quantized | Funnel | Prefix | None = None
     candidates: int | None = None
     constant: int = 60
     weights: tuple[float, float] = (1.0, 1.0)
@@ -135,14 +157,15 @@ class Diverse:
         _whole(self.candidates, "candidates", optional=True)
 
 
-DenseMode: TypeAlias = Exact | Hnsw | Quantized | Funnel
-Mode: TypeAlias = Exact | Hnsw | Quantized | Funnel | Hybrid | Diverse
+DenseMode: TypeAlias = Exact | Hnsw | Quantized | Funnel | Prefix
+Mode: TypeAlias = DenseMode | Hybrid | Diverse
 
 _BY_NAME: dict[str, type[Any]] = {
     "exact": Exact,
     "hnsw": Hnsw,
     "quantized": Quantized,
     "funnel": Funnel,
+    "prefix": Prefix,
     "hybrid": Hybrid,
     "diverse": Diverse,
 }
@@ -154,7 +177,7 @@ def mode_of(given: Mode | ModeName) -> Mode | None:
     Raises:
         InputError: It means none.
     """
-    if isinstance(given, (Exact, Hnsw, Quantized, Funnel, Hybrid, Diverse)):
+    if isinstance(given, (Exact, Hnsw, Quantized, Funnel, Prefix, Hybrid, Diverse)):
         return given
     if given == "auto":
         return None

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from f2rag.errors import InputError
 from f2rag.store.filters import EVERYTHING
-from f2rag.store.modes import Hybrid, Mode, ModeName, mode_name, mode_of
-from f2rag.store.planning import EXACT_BELOW, Plan, plan_mode, stages_of
+from f2rag.store.modes import Hybrid, Mode, ModeName, Prefix, mode_name, mode_of
+from f2rag.store.planning import EXACT_BELOW, Plan, level_of, plan_mode, stages_of
 
 if TYPE_CHECKING:
     from f2rag.store.homes import Backend, HomeKind
@@ -63,6 +63,24 @@ class Planner:
         plan = self.plan()
         return mode_name(plan.mode), plan.reason
 
+    def resolved(self, mode: Mode | ModeName) -> Mode:
+        """The mode that a search takes.
+
+        Raises:
+            InputError: No mode.
+        """
+        return mode_of(mode) or self.plan().mode
+
+    def level(self, mode: Mode | ModeName) -> int | None:
+        """The level that alone decides over the dense hits of a search; ``None`` where the full vectors do.
+
+        Raises:
+            InputError: No mode, or a level that is not stored.
+        """
+        asked = mode_of(mode)
+        dense = asked.dense if isinstance(asked, Hybrid) else asked
+        return level_of(dense, self._layout) if isinstance(dense, Prefix) else None
+
     def forget_size(self) -> None:
         """Count again at the next search: points came or went."""
         with self._lock:
@@ -89,7 +107,7 @@ class Planner:
         Raises:
             InputError: The collection does not store what the mode needs.
         """
-        mode = mode_of(mode) or self.plan().mode
+        mode = self.resolved(mode)
         words = None
         if isinstance(mode, Hybrid):
             if score_threshold is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from f2rag.errors import InputError
 from f2rag.store.layout import FULL, LEXICAL, Layout, level_name
-from f2rag.store.modes import DenseMode, Diverse, Exact, Funnel, Hnsw, Hybrid, Mode, Quantized
+from f2rag.store.modes import DenseMode, Diverse, Exact, Funnel, Hnsw, Hybrid, Mode, Prefix, Quantized
 from f2rag.store.stages import Fused, Nearest, SparseVector, Stage
 
 if TYPE_CHECKING:
@@ -122,10 +122,12 @@ def _dense(mode: DenseMode, vector: FloatVector, *, limit: int, layout: Layout) 
     if isinstance(mode, Funnel):
         before = _level_stages(mode, vector, limit=limit, layout=layout)
         return Nearest(vector=vector, using=FULL, limit=limit, prefetch=before)
+    if isinstance(mode, Prefix):
+        return _prefix(mode, vector, limit=limit, layout=layout)
     if layout.levels:
         raise InputError(
             f"The mode {type(mode).__name__.lower()!r} walks a graph over the full vectors, and this collection has "
-            f"one over its levels {layout.levels} only. Use the mode 'funnel' or 'exact'."
+            f"one over its levels {layout.levels} only. Use the mode 'funnel', 'prefix' or 'exact'."
         )
     if isinstance(mode, Hnsw):
         compressed = layout.quantization is not None
@@ -137,6 +139,40 @@ def _dense(mode: DenseMode, vector: FloatVector, *, limit: int, layout: Layout) 
         )
     return Nearest(
         vector=vector, using=FULL, limit=limit, ef=mode.ef, rescore=mode.rescore, oversampling=mode.oversampling
+    )
+
+
+def level_of(mode: Prefix, layout: Layout) -> int:
+    """The stored level that a ``Prefix`` compares.
+
+    Raises:
+        InputError: It is not stored, or none is.
+    """
+    if not layout.levels:
+        raise InputError(
+            "The mode 'prefix' needs stored levels, and this collection has none. Use the mode 'auto', or copy it with "
+            f"Layout(levels=({mode.level or 128},))."
+        )
+    level = layout.levels[-1] if mode.level is None else mode.level
+    if level not in layout.levels:
+        raise InputError(
+            f"The level {level} is not stored here; this collection has {list(layout.levels)}. Give one of these, or "
+            f"copy it with Layout(levels={tuple(sorted((*layout.levels, level)))})."
+        )
+    return level
+
+
+def _prefix(mode: Prefix, vector: FloatVector, *, limit: int, layout: Layout) -> Nearest:
+    """One stage; compressed comparisons are repeated with the level's own values, so that scores are its cosines."""
+    level = level_of(mode, layout)
+    compressed = layout.quantization is not None and not mode.exact
+    return Nearest(
+        vector=vector[:level],
+        using=level_name(level),
+        limit=limit,
+        exact=mode.exact,
+        rescore=True if compressed else None,
+        oversampling=_LEVEL_RESCORING if compressed else None,
     )
 
 

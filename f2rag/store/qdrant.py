@@ -92,7 +92,7 @@ class QdrantStore(ReadableCollection):
         """
         home = home_of(location)
         try:
-            return cls._open_in(home, collection, contract=contract, create=create, adopt=adopt, layout=layout)
+            return cls.open_in(home, collection, contract=contract, create=create, adopt=adopt, layout=layout)
         except BaseException:
             home.close()
             raise
@@ -113,10 +113,10 @@ class QdrantStore(ReadableCollection):
             As ``open`` does.
         """
         self._open_backend()
-        return QdrantStore._open_in(self._home, collection, contract=contract, layout=layout, owns_home=False)
+        return QdrantStore.open_in(self._home, collection, contract=contract, layout=layout, owns_home=False)
 
     @classmethod
-    def _open_in(
+    def open_in(
         cls,
         home: Home,
         collection: str,
@@ -127,6 +127,7 @@ class QdrantStore(ReadableCollection):
         adopt: bool = False,
         owns_home: bool = True,
     ) -> Self:
+        """``open`` in a home that is open; with ``owns_home`` closing the store closes it."""
         check_collection_name(collection)
         if collection not in home.collections() and collection not in home.aliases():
             if contract is None or not create:
@@ -135,13 +136,24 @@ class QdrantStore(ReadableCollection):
         backend = home.open(collection)
         try:
             # Also of a new one: another process may have made it at the same moment, for another model.
-            record = agree(backend, contract, layout=layout, collection=collection, adopt=adopt)
-            if contract is not None:  # a writer; one that was killed while it made the collection left some out
-                backend.create_indexes(record.layout.indexes)
+            record = _agreed(backend, contract, layout=layout, collection=collection, adopt=adopt)
             return cls(home, backend, collection=collection, record=record, owns_home=owns_home)
         except BaseException:
             backend.close()
             raise
+
+    def is_current(self, contract: EmbeddingContract | None = None, *, layout: Layout | None = None) -> bool:
+        """Whether what is stored under the name is still what was opened, and not a collection made anew meanwhile.
+
+        Args:
+            contract: As for ``open``, compared with what is stored now.
+            layout: As for ``open``, likewise.
+
+        Raises:
+            As ``open`` does for a collection that exists.
+        """
+        backend = self._open_backend()
+        return self._record == _agreed(backend, contract, layout=layout, collection=self._collection, adopt=False)
 
     def upsert(self, documents: Sequence[Document], vectors: FloatMatrix) -> int:
         """Store documents with their vectors; those with a stored id replace it. Repeating it changes nothing.
@@ -307,6 +319,16 @@ class QdrantStore(ReadableCollection):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _agreed(
+    backend: Backend, contract: EmbeddingContract | None, *, layout: Layout | None, collection: str, adopt: bool
+) -> Record:
+    """The record of a collection, which a writer leaves with all its indexes."""
+    record = agree(backend, contract, layout=layout, collection=collection, adopt=adopt)
+    if contract is not None:  # a writer; one that was killed while it made the collection left some out
+        backend.create_indexes(record.layout.indexes)
+    return record
 
 
 def _create(home: Home, collection: str, contract: EmbeddingContract, layout: Layout | None) -> None:

@@ -25,6 +25,7 @@ from f2rag.store.homes import (
 from f2rag.store.identity import State, states, stored_rows
 from f2rag.store.layout import Layout
 from f2rag.store.modes import Mode, ModeName
+from f2rag.store.offers import first_pass_bytes, offered_modes
 from f2rag.store.payloads import document_of, hit_of
 from f2rag.store.planner import Planner
 from f2rag.store.points import checked_query
@@ -86,6 +87,11 @@ class ReadableCollection(AsynchronousStore):
         return self._home.kind
 
     @property
+    def closed(self) -> bool:
+        """Whether it was closed; then every other use is refused."""
+        return self._closed
+
+    @property
     def dimensions(self) -> int:
         """The width of the stored vectors."""
         return self.contract.dimensions
@@ -131,7 +137,7 @@ class ReadableCollection(AsynchronousStore):
             language: Only documents in this language, or in any of these.
             filter: Only documents that match; metadata keys are written ``metadata.<key>``, ``has_id`` takes
                 document ids.
-            score_threshold: Only documents with at least this cosine similarity.
+            score_threshold: Only documents with at least this cosine similarity; of ``Prefix`` that of the prefixes.
             mode: How to search, see ``f2rag.store.modes``; ``"auto"`` takes what suits the collection (``plan``).
 
         Raises:
@@ -195,6 +201,42 @@ class ReadableCollection(AsynchronousStore):
         """
         self._open_backend()
         return self._planner.describe(mode)
+
+    def modes(self) -> list[ModeName]:
+        """The modes that this collection offers, by name, ``"exact"`` first.
+
+        Those that the layout or the server lacks are left out, and in the client's local mode also those that would do
+        the same as ``"exact"``.
+
+        Raises:
+            StoreError: The server does not say its version, or the store is closed.
+        """
+        return offered_modes(self.layout, home=self.home, version=self._open_backend().version)
+
+    def compared_dimensions(self, mode: Mode | ModeName = "auto") -> int:
+        """The vector size that decides over the hits of a mode: the level of a ``Prefix``, else the full width.
+
+        Raises:
+            InputError: No mode, or a level that is not stored.
+        """
+        return self._planner.level(mode) or self.dimensions
+
+    def memory_per_million(self, mode: Mode | ModeName = "auto") -> int:
+        """Bytes per million vectors that the first dense pass of a mode compares, and that belong into memory.
+
+        In it are the vectors as they are stored: a level or the full width; float32, the float16 of full vectors beside
+        levels, or their compressed form. Not in it are what later passes and rescoring read of single candidates, the
+        graph, the words of a hybrid search, payloads and indexes, and the few bytes beside each vector that an engine
+        keeps for itself. A walk through a graph reads a part of it.
+
+        Raises:
+            InputError: A mode that needs what this collection does not store.
+            StoreError: The engine failed, or the store is closed.
+        """
+        self._open_backend()
+        mode = self._planner.resolved(mode)
+        dense = self._planner.plan().mode
+        return first_pass_bytes(mode, layout=self.layout, dimensions=self.dimensions, home=self.home, dense=dense)
 
     def get(self, ids: Sequence[str]) -> list[Document]:
         """The documents with these ids, in this order; absent ones are left out.
@@ -284,7 +326,9 @@ class ReadableCollection(AsynchronousStore):
                 f"Declare it when the collection is made: Layout(fields={{{field!r}: 'keyword'}})."
             )
         found = self._open_backend().facet(path, selection=select(language, filter), limit=limit)
-        return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+        # The embedded engine still names values whose last document was deleted, with 0.
+        present = [(value, count) for value, count in found.items() if count]
+        return dict(sorted(present, key=lambda item: (-item[1], item[0])))
 
     def documents(
         self,
@@ -307,7 +351,7 @@ class ReadableCollection(AsynchronousStore):
     def missing(self) -> dict[str, int]:
         """How many documents lack one of the layout's vectors, by its name; none where everything is there.
 
-        Tools that know nothing of levels write points without them, and the funnel does not find those.
+        Tools that know nothing of levels write points without them, and neither the funnel nor a prefix finds those.
         """
         return missing(self._open_backend(), self.layout, self._words)
 

@@ -105,6 +105,12 @@ class TestDocuments:
         assert store.count() == 3
         assert store.get(["a"]) == []
 
+    def test_a_value_goes_with_its_last_document(self, store, encoder):
+        fill(store, encoder, SOME)
+        store.delete(["b"])
+        assert store.languages() == {"en": 2}
+        assert store.facet("source") == {"en.txt": 2}
+
     def test_a_point_id_is_no_document_id(self, store, encoder):
         fill(store, encoder, SOME)
         assert store.get([SOME[0].point_id]) == []

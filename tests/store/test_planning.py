@@ -7,7 +7,8 @@ import pytest
 
 from f2rag.errors import InputError
 from f2rag.store.layout import FULL, Layout, Lexical
-from f2rag.store.modes import Diverse, Exact, Funnel, Hnsw, Hybrid, Quantized, mode_name, mode_of
+from f2rag.store.modes import Diverse, Exact, Funnel, Hnsw, Hybrid, Prefix, Quantized, mode_name, mode_of
+from f2rag.store.offers import first_pass_bytes, offered_modes
 from f2rag.store.planning import EXACT_BELOW, plan_layout, plan_mode, stages_of
 from f2rag.store.stages import Fused, Nearest, SparseVector
 
@@ -65,7 +66,7 @@ class TestLayout:
 
 
 class TestModes:
-    @pytest.mark.parametrize("name", ["exact", "hnsw", "quantized", "funnel", "hybrid", "diverse"])
+    @pytest.mark.parametrize("name", ["exact", "hnsw", "quantized", "funnel", "prefix", "hybrid", "diverse"])
     def test_names(self, name):
         assert mode_name(mode_of(name)) == name
         assert mode_of(mode_of(name)) == mode_of(name)
@@ -87,19 +88,25 @@ class TestModes:
             (lambda: Funnel(stages=((16, 0),)), "candidates=0"),
             (lambda: Funnel(stages=((32, 10), (16, 5))), "ascending"),
             (lambda: Funnel(stages=((16, 5), (32, 10))), "none passing on more"),
+            (lambda: Prefix(0), "level=0"),
+            (lambda: Prefix(16.0), r"level=16\.0"),
+            (lambda: Prefix(exact="no"), "exact='no'"),
             (lambda: Hybrid(constant=0), "constant=0"),
             (lambda: Hybrid(weights=(0, 0)), "weights="),
             (lambda: Hybrid(weights=(1, -1)), "weights="),
             (lambda: Diverse(diversity=2), "diversity=2"),
         ],
-        ids=["ef", "oversampling", "pair", "none", "order", "more", "constant", "zero", "negative", "diversity"],
+        ids=[
+            *("ef", "oversampling", "pair", "none", "order", "more", "level", "float", "exactly"),
+            *("constant", "zero", "negative", "diversity"),
+        ],
     )
     def test_impossible_options(self, make, message):
         with pytest.raises(InputError, match=message):
             make()
 
     def test_every_mode_says_its_cost_first(self):
-        for mode in (Exact, Hnsw, Quantized, Funnel, Hybrid, Diverse):
+        for mode in (Exact, Hnsw, Quantized, Funnel, Prefix, Hybrid, Diverse):
             first, _, _ = mode.__doc__.partition("\n")
             assert len(first) > 60, mode
 
@@ -170,7 +177,7 @@ class TestStages:
 
     @pytest.mark.parametrize("mode", [Hnsw(), Quantized()], ids=["hnsw", "quantized"])
     def test_without_a_graph_over_the_full_vectors(self, mode):
-        with pytest.raises(InputError, match="Use the mode 'funnel' or 'exact'"):
+        with pytest.raises(InputError, match="Use the mode 'funnel', 'prefix' or 'exact'"):
             stages(mode, EVERYTHING)
 
     @pytest.mark.parametrize(
@@ -178,9 +185,10 @@ class TestStages:
         [
             (Quantized(), "needs compressed vectors"),
             (Funnel(), "needs stored levels"),
+            (Prefix(), "needs stored levels"),
             (Hybrid(), "needs the words of the documents"),
         ],
-        ids=["quantized", "funnel", "hybrid"],
+        ids=["quantized", "funnel", "prefix", "hybrid"],
     )
     def test_what_is_not_stored_is_refused_with_the_layout_that_has_it(self, mode, message):
         with pytest.raises(InputError, match=rf"{message}(?s:.*)Layout\("):
@@ -189,6 +197,28 @@ class TestStages:
     def test_a_level_that_is_not_stored(self):
         with pytest.raises(InputError, match=r"\[8\] are not stored here; this collection has \[16, 32\]"):
             stages(Funnel(stages=((8, 100),)), EVERYTHING)
+
+    def test_a_prefix_is_one_stage_over_the_longest_level_or_the_one_that_is_asked_for(self):
+        for mode, level in [(Prefix(), 32), (Prefix(16), 16), (Prefix(level=32), 32)]:
+            stage = stages(mode, EVERYTHING, limit=7)
+            assert (stage.using, len(stage.vector), stage.limit, stage.prefetch) == (f"mrl{level}", level, 7, None)
+            assert (stage.exact, stage.rescore, stage.oversampling) == (False, None, None)
+
+    def test_a_compressed_prefix_is_rescored_unless_the_originals_are_compared_anyway(self):
+        layout = Layout(levels=(16,), quantization="binary")
+        assert (stages(Prefix(), layout).rescore, stages(Prefix(), layout).oversampling) == (True, 2.0)
+        exact = stages(Prefix(exact=True), layout)
+        assert (exact.exact, exact.rescore, exact.oversampling) == (True, None, None)
+
+    def test_a_prefix_that_is_not_stored_is_refused_with_the_layout_that_has_it(self):
+        with pytest.raises(InputError, match=r"level 8 is not stored here.*\[16, 32\].*levels=\(8, 16, 32\)"):
+            stages(Prefix(8), EVERYTHING)
+        with pytest.raises(InputError, match=r"Layout\(levels=\(8,\)\)"):
+            stages(Prefix(8), Layout())
+
+    def test_hybrid_joins_a_prefix_with_the_words(self):
+        dense, _ = stages(Hybrid(dense=Prefix(16)), EVERYTHING, words=WORDS).searches
+        assert (dense.using, dense.limit, dense.prefetch) == ("mrl16", 100, None)
 
     def test_hybrid_joins_the_planned_dense_search_with_the_words(self):
         fused = stages(Hybrid(), EVERYTHING, words=WORDS, dense=Funnel())
@@ -211,3 +241,65 @@ class TestStages:
         over_levels = stages(Diverse(candidates=40), EVERYTHING)
         assert isinstance(over_levels.prefetch, Nearest)
         assert over_levels.candidates == 40
+
+
+class TestOffers:
+    @pytest.mark.parametrize(
+        ("layout", "home", "modes"),
+        [
+            (Layout(), "edge", ["exact", "hnsw", "diverse"]),
+            (Layout(quantization="int8"), "server", ["exact", "hnsw", "quantized", "diverse"]),
+            (Layout(levels=(16,), quantization="int8"), "server", ["exact", "funnel", "prefix", "diverse"]),
+            (EVERYTHING, "edge", ["exact", "funnel", "prefix", "hybrid", "diverse"]),
+            (EVERYTHING, "memory", ["exact", "funnel", "prefix", "hybrid", "diverse"]),
+            (Layout(quantization="int8"), "client-local", ["exact", "diverse"]),
+        ],
+    )
+    def test_what_is_stored_decides(self, layout, home, modes):
+        version = None if home in ("memory", "client-local") else (1, 20, 0)
+        assert offered_modes(layout, home=home, version=version) == modes
+
+    def test_an_old_server_offers_less(self):
+        assert offered_modes(EVERYTHING, home="server", version=(1, 15, 5)) == ["exact", "funnel", "prefix"]
+
+    @pytest.mark.parametrize(
+        ("layout", "mode", "each"),
+        [
+            (Layout(), Exact(), 64 * 4),
+            (Layout(), Hnsw(), 64 * 4),
+            (Layout(), Diverse(), 64 * 4),
+            (Layout(quantization="int8"), Exact(), 64 * 4),
+            (Layout(quantization="int8"), Hnsw(), 64 * 4),
+            (Layout(quantization="int8"), Quantized(), 64),
+            (Layout(quantization="int8"), Diverse(), 64),
+            (Layout(quantization="turbo4"), Quantized(), 32),
+            (Layout(quantization="turbo2"), Quantized(), 16),
+            (Layout(quantization="turbo1"), Quantized(), 8),
+            (Layout(quantization="binary"), Quantized(), 8),
+            (EVERYTHING, Exact(), 64 * 2),
+            (EVERYTHING, Funnel(), 16 * 4),
+            (EVERYTHING, Funnel(stages=((32, 50),)), 32 * 4),
+            (EVERYTHING, Prefix(), 32 * 4),
+            (EVERYTHING, Prefix(16), 16 * 4),
+            (EVERYTHING, Diverse(), 16 * 4),
+            (EVERYTHING, Hybrid(), 16 * 4),
+            (EVERYTHING, Hybrid(dense=Prefix()), 32 * 4),
+            (Layout(levels=(16, 32), quantization="int8"), Exact(), 64 * 2),
+            (Layout(levels=(16, 32), quantization="int8"), Funnel(), 16),
+            (Layout(levels=(16, 32), quantization="binary"), Prefix(), 4),
+            (Layout(levels=(4,), quantization="binary"), Prefix(), 1),
+            (Layout(levels=(16, 32), quantization="int8"), Prefix(exact=True), 32 * 4),
+        ],
+        ids=str,
+    )
+    def test_the_bytes_of_the_first_pass(self, layout, mode, each):
+        found = first_pass_bytes(mode, layout=layout, dimensions=64, home="server", dense=Funnel())
+        assert found == 1_000_000 * each
+
+    def test_the_local_mode_keeps_every_vector_as_it_came(self):
+        layout = Layout(levels=(16,), quantization="int8", lexical=Lexical())
+        found = [
+            first_pass_bytes(mode, layout=layout, dimensions=64, home="memory", dense=Exact())
+            for mode in (Exact(), Funnel(), Prefix(), Hybrid())
+        ]
+        assert found == [256_000_000, 64_000_000, 64_000_000, 256_000_000]
