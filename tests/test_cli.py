@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_files import lines as pdf_lines
+from made_files import pdf, word
 from typer.testing import CliRunner
 
 import f2rag.cli
@@ -240,6 +242,39 @@ def test_long_files_are_chunked_and_a_shorter_version_leaves_nothing_behind(mode
     assert third["removed"] == 1
     with QdrantStore.open(".f2rag") as store:
         assert store.count() == third["added"]
+
+
+def test_pages_and_word_files_are_indexed_and_a_hit_names_its_page(model, here):
+    Path("docs").mkdir()
+    Path("docs/a.html").write_text("<html lang=de><title>T</title><p>das rote Haus", encoding="utf-8")
+    Path("docs/b.docx").write_bytes(word(lambda file: file.add_paragraph("البيت الأحمر")))
+    Path("docs/c.pdf").write_bytes(pdf(pdf_lines("the blue sea"), "", pdf_lines("the green boat")))
+    Path("docs/d.pdf").write_bytes(pdf(""))
+    result = run("index", "docs", "--json", "--language", "en")
+    assert json.loads(result.stdout)["added"] == 4
+    assert "Skipped docs/d.pdf: has no text on its 1 pages" in " ".join(result.stderr.split())
+    text = run("search", "the green boat", "--instruction", "", "-n", "1").stdout
+    assert re.search(r"^ ?1 +1\.000 +en +docs/c\.pdf · page 3 +the green boat", text, re.MULTILINE)
+    hit = json.loads(run("search", "das rote Haus", "--instruction", "", "-n", "1", "--json").stdout)["hits"][0]
+    assert (hit["id"], hit["language"], hit["metadata"]) == ("docs/a.html", "de", {"title": "T"})
+    Path("docs/c.pdf").write_bytes(pdf(pdf_lines("the blue sea")))
+    again = json.loads(run("index", "docs", "--json", "--language", "en").stdout)
+    assert (again["unchanged"], again["removed"]) == (3, 1)
+
+
+def test_a_named_file_that_cannot_be_read_is_told(model, here):
+    Path("scan.pdf").write_bytes(pdf("", ""))
+    error = " ".join(run("index", "scan.pdf", code=1).stderr.split())
+    assert "scan.pdf has no text on its 2 pages; they are probably scanned." in error
+    assert not Path(".f2rag").exists()
+
+
+def test_rows_that_are_gone_are_removed(model, here):
+    Path("rows.csv").write_text("text\none\ntwo\n", encoding="utf-8")
+    run("index", "rows.csv")
+    Path("rows.csv").write_text("text\ntwo\n", encoding="utf-8")
+    facts = json.loads(run("index", "rows.csv", "--json").stdout)
+    assert (facts["added"], facts["updated"], facts["unchanged"], facts["removed"]) == (0, 1, 0, 1)
 
 
 def test_collections(model, here):

@@ -226,8 +226,8 @@ def test_missing_and_unknown_files_are_refused(here):
         read(here / "nothing.txt")
     with pytest.raises(DocumentError, match=r"nothing\.txt does not exist"):
         list(read_lines(here / "nothing.txt"))
-    with pytest.raises(DocumentError, match=r"a\.pdf cannot be read: expected .*\.jsonl"):
-        read(write(here, "a.pdf", "text"))
+    with pytest.raises(DocumentError, match=r"a\.odt cannot be read: expected .*\.jsonl"):
+        read(write(here, "a.odt", "text"))
     (here / "folder.txt").mkdir()
     with pytest.raises(DocumentError, match=r"folder\.txt cannot be read"):
         list(read_file(here / "folder.txt"))

@@ -26,7 +26,8 @@ def register(app: typer.Typer) -> None:
 
 def index(
     paths: Annotated[
-        list[Path], typer.Argument(help="Files and folders: .jsonl .csv .tsv .txt .md", show_default=False)
+        list[Path],
+        typer.Argument(help="Files and folders: .txt .md .html .pdf .docx .csv .tsv .jsonl", show_default=False),
     ],
     *,
     language: Annotated[
@@ -209,7 +210,7 @@ def _show(result: SearchResult, reason: str) -> None:
 
 def _place(source: str, metadata: Any) -> str:
     """Where a hit is: its source, with the row or the chunk where it has one."""
-    for name in ("row", "chunk", "article"):
+    for name in ("row", "page", "chunk", "article"):
         if name in metadata:
             return isolated(f"{source} · {name} {metadata[name]}")
     return isolated(source)

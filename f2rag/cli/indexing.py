@@ -1,14 +1,11 @@
-"""What ``f2rag index`` does between reading files and printing a report.
+"""What ``f2rag index`` does around an ingestion (``f2rag.ingestion``): progress and notes on stderr.
 
-The files are read twice. The first time counts the chunks, so that progress can say when it ends, and finds a
-wrong line before any text has been embedded; reading is quick beside embedding. The second time the chunks go
-to the engine.
+The collection is opened when the files have been read once and nothing was wrong, so that a wrong line leaves nothing
+behind.
 """
 
 from __future__ import annotations
 
-import collections
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,27 +15,22 @@ from f2rag.cli.options import make_encoder
 from f2rag.cli.output import progress_bar, show_note, stderr
 from f2rag.engine import SearchEngine
 from f2rag.errors import DocumentError, UnknownModelError
+from f2rag.ingestion import survey_files
 from f2rag.models import resolve
-from f2rag.readers import ReadOptions, Skipped, check_paths, read_documents
+from f2rag.readers import ReadOptions, Skipped, check_paths
 from f2rag.store.homes import home_of
 from f2rag.store.planning import plan_layout
 
 if TYPE_CHECKING:
     from f2rag.contract import EmbeddingContract
     from f2rag.settings import Settings
-    from f2rag.store import Layout, QdrantStore
+    from f2rag.store import Layout
 
 _SHOWN = 5
 """Skipped files that are named; of more, the number is told."""
 
-_WINDOW = 1024
-"""Chunks per step: enough to fill a GPU with texts of like length."""
-
-_WINDOW_CPU = 64
-"""Chunks per step on a CPU, which takes seconds for so many: progress moves, and little is lost by a kill."""
-
-_PROBE = 64
-"""Ids that are looked up at once when a file has become shorter."""
+_FACTS = ("added", "updated", "unchanged", "truncated", "seconds", "removed")
+"""What is shown of a report."""
 
 
 def index_paths(
@@ -47,29 +39,22 @@ def index_paths(
     """Read, split, embed and store files, with progress on stderr.
 
     Returns:
-        The fields of the engine's ``IndexReport``, and ``removed``: chunks of files that have become shorter.
+        The fields of the engine's ``IndexReport``, and ``removed``: chunks that files no longer hold.
 
     Raises:
         DocumentError: A file or row that cannot be read, or nothing to read at all.
+        MissingExtraError: A file that is named needs a library that is not installed.
         ContractMismatchError: The collection was filled by another model, at another dimension or with another layout.
     """
     check_paths(paths)  # before a model is looked for, which may be a long download
-    skipped: list[Skipped] = []
-    files: collections.Counter[str] = collections.Counter()
     with make_encoder(settings) as encoder:
         chunker = Chunker(encoder.tokenizer_file(), chunk_tokens=settings.chunk_tokens, overlap=settings.overlap)
-        total = 0
         with stderr().status("Reading …"):
-            for document in read_documents(paths, root=root, options=reading, on_skipped=skipped.append):
-                chunks = len(chunker.split(document.text))
-                total += chunks
-                if "row" not in document.metadata:
-                    files[document.key] = chunks
-        _tell_skipped(skipped)
-        if not total:
+            survey = survey_files(paths, chunker=chunker, reading=reading, root=root)
+        _tell_skipped(survey.skipped)
+        if not survey.chunks:
             message = f"No text was found in {', '.join(map(str, paths))}."
             raise DocumentError(message)
-        documents = chunker.split_documents(read_documents(paths, root=root, options=reading))
         with (
             SearchEngine.open(
                 encoder,
@@ -79,11 +64,10 @@ def index_paths(
             ) as engine,
             progress_bar(stderr()) as bar,
         ):
-            task = bar.add_task("Indexing", total=total)
-            window = _WINDOW_CPU if encoder.device_plan.device == "cpu" else _WINDOW
-            report = engine.index(documents, window=window, on_progress=lambda count: bar.update(task, completed=count))
-            removed = sum(_remove_stale(engine.store, key, chunks) for key, chunks in files.items())
-    return {**dataclasses.asdict(report), "removed": removed}
+            task = bar.add_task("Indexing", total=survey.chunks)
+            report = survey.store(engine, on_progress=lambda done, total: bar.update(task, completed=done, total=total))
+        _tell_skipped(report.skipped[len(survey.skipped) :])
+    return {name: getattr(report, name) for name in _FACTS}
 
 
 def as_filled(settings: Settings, contract: EmbeddingContract) -> Settings:
@@ -131,20 +115,6 @@ def _is_model(name: str) -> bool:
     except (UnknownModelError, OSError):
         return False  # for example a folder on another machine
     return True
-
-
-def _remove_stale(store: QdrantStore, key: str, chunks: int) -> int:
-    """Remove the chunks that a file had before it became shorter; their numbers have no holes."""
-    removed = 0
-    first = chunks + 1 if chunks > 1 else 1
-    stale = [] if chunks == 1 else [key]
-    while True:
-        stale += [f"{key}#{number}" for number in range(first, first + _PROBE)]
-        found = [document.key for document in store.get(stale)]
-        removed += store.delete(found) if found else 0
-        if len(found) < _PROBE:
-            return removed
-        first, stale = first + _PROBE, []
 
 
 def _tell_skipped(skipped: Sequence[Skipped]) -> None:
