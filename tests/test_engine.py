@@ -13,9 +13,10 @@ from qdrant_client import models
 from f2rag.engine import SearchEngine
 from f2rag.errors import ContractMismatchError, DocumentError, InputError, StoreError
 from f2rag.prompts import DEFAULT_INSTRUCTION
-from f2rag.store import QdrantStore
+from f2rag.store import Layout, Lexical, Prefix, QdrantStore
 from f2rag.testing import FakeEncoder
 from f2rag.types import Document, IndexReport
+from f2rag.vectors import truncate
 
 DOCUMENTS = [Document(id=str(n), text=f"text number {n}", language=["en", "fr"][n % 2]) for n in range(10)]
 
@@ -224,6 +225,91 @@ class TestSearch:
         )
         assert [hit.id for hit in first.hits] == ["3"]
         assert [hit.id for hit in second.hits] == [hit.id for hit in engine.search("number 4", language="en").hits]
+
+
+class TestSimilar:
+    def test_it_equals_numpy_and_leaves_itself_out(self, engine, encoder):
+        engine.index(DOCUMENTS)
+        result = engine.similar("3", limit=20)
+        vectors = encoder.embed_documents([document.text for document in DOCUMENTS])
+        cosines = {document.id: float(row @ vectors[3]) for document, row in zip(DOCUMENTS, vectors, strict=True)}
+        cosines.pop("3")
+        assert {hit.id: hit.score for hit in result.hits} == pytest.approx(cosines, abs=1e-6)
+        scores = [hit.score for hit in result.hits]
+        assert scores == sorted(scores, reverse=True)
+        assert len(engine.similar("3", limit=4).hits) == 4
+
+    def test_the_result_carries_its_evidence(self, engine, encoder):
+        engine.index(DOCUMENTS)
+        encoder.close()  # nothing is embedded
+        result = engine.similar("3")
+        assert (result.query, result.instruction) == (DOCUMENTS[3].text, "")
+        assert (result.model, result.dimensions, result.mode) == ("fake", 32, "exact")
+        assert result.timings.encode_ms == 0
+        assert result.timings.search_ms > 0
+
+    def test_equal_texts_are_found_before_all_others(self, engine):
+        twins = [Document(id=f"twin {n}", text=DOCUMENTS[3].text) for n in range(3)]
+        engine.index([*DOCUMENTS, *twins])
+        hits = engine.similar("3", limit=2).hits
+        assert {hit.id for hit in hits} < {each.id for each in twins}
+        assert [hit.score for hit in hits] == pytest.approx([1, 1])
+
+    def test_language_and_filter(self, engine, encoder):
+        engine.index(DOCUMENTS)
+        assert {hit.id for hit in engine.similar("3", language="fr").hits} == {"1", "5", "7", "9"}
+        wanted = models.Filter(should=[models.HasIdCondition(has_id=["1"]), models.HasIdCondition(has_id=["2", "3"])])
+        assert {hit.id for hit in engine.similar("3", filter=wanted).hits} == {"1", "2"}
+        unwanted = models.Filter(must_not=[models.HasIdCondition(has_id=["1", "2"])])
+        assert {hit.id for hit in engine.similar("3", filter=unwanted).hits} == set("0456789")
+
+    def test_a_diverse_search_does_not_keep_away_from_itself(self, engine):
+        others = [Document(id="near", text="text number 3 again"), Document(id="far", text="something else altogether")]
+        engine.index([DOCUMENTS[3], *others])
+        result = engine.similar("3", limit=2, mode="diverse")
+        assert [hit.id for hit in result.hits] == ["near", "far"]
+        assert result.mode == "diverse"
+
+    def test_words_and_levels(self, tmp_path):
+        encoder = FakeEncoder(dimensions=32)
+        layout = Layout(levels=(8, 16), lexical=Lexical())
+        with SearchEngine.open(encoder, tmp_path, layout=layout) as engine:
+            engine.index(DOCUMENTS)
+            vectors = truncate(encoder.embed_documents([document.text for document in DOCUMENTS]), 8)
+            found = engine.similar("3", limit=20, mode=Prefix(8))
+            assert (found.mode, found.dimensions) == ("prefix", 8)
+            expected = {document.id: float(row @ vectors[3]) for document, row in zip(DOCUMENTS, vectors, strict=True)}
+            expected.pop("3")
+            assert {hit.id: hit.score for hit in found.hits} == pytest.approx(expected, abs=1e-3)
+            hybrid = engine.similar("3", limit=20, mode="hybrid")
+            assert (hybrid.mode, hybrid.dimensions) == ("hybrid", 32)
+            assert {hit.id for hit in hybrid.hits} == expected.keys()
+            # The first in both halves; the word "number" is in every text, so that all are found by words as well.
+            assert max(hit.score for hit in hybrid.hits) <= 2 / 60
+            assert engine.similar("3", mode="funnel").dimensions == 32
+
+    @pytest.mark.parametrize("absent", ["10", "", "text number 3"])
+    def test_an_id_that_is_not_stored(self, engine, absent):
+        engine.index(DOCUMENTS)
+        with pytest.raises(InputError, match=f"no document {absent!r}"):
+            engine.similar(absent)
+
+    def test_bad_input(self, engine):
+        engine.index(DOCUMENTS)
+        with pytest.raises(InputError, match="list of strings"):
+            engine.similar(3)
+        with pytest.raises(InputError, match="limit"):
+            engine.similar("3", limit=0)
+        with pytest.raises(InputError, match="A filter is a"):
+            engine.similar("3", filter={"must": []})
+        with pytest.raises(InputError, match="mode"):
+            engine.similar("3", mode="nearest")
+
+    async def test_async(self, engine):
+        engine.index(DOCUMENTS)
+        first, second = await asyncio.gather(engine.asimilar("3", limit=2), engine.asimilar("4", language="en"))
+        assert [hit.id for hit in first.hits] == [hit.id for hit in engine.similar("3", limit=2).hits]
+        assert [hit.id for hit in second.hits] == [hit.id for hit in engine.similar("4", language="en").hits]
 
 
 class TestOpening:

@@ -14,18 +14,24 @@ from f2rag.options import EncoderOptions
 
 def test_the_public_names_are_frozen() -> None:
     assert f2rag.__all__ == [
+        "Comparison",
         "Document",
         "EmbeddingContract",
         "F2LLMEncoder",
         "F2RagError",
+        "Highlight",
         "Hit",
         "IndexReport",
         "ModelSpec",
+        "Projection",
         "QdrantStore",
         "SearchEngine",
         "SearchResult",
         "Timings",
         "__version__",
+        "best_sentences",
+        "compare",
+        "project",
     ]
     assert dir(f2rag) == f2rag.__all__
     for name in f2rag.__all__:
@@ -55,7 +61,21 @@ def test_a_missing_extra_names_the_install_line() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["batching", "contract", "errors", "models", "prompts", "tokenizer", "types", "vectors"]
+    "module",
+    [
+        "batching",
+        "comparison",
+        "contract",
+        "errors",
+        "highlighting",
+        "models",
+        "projection",
+        "prompts",
+        "sentences",
+        "tokenizer",
+        "types",
+        "vectors",
+    ],
 )
 def test_every_module_says_what_it_does(module: str) -> None:
     assert importlib.import_module(f"f2rag.{module}").__doc__
