@@ -19,6 +19,7 @@ import pytest
 # Tests are imported by path, so modules that they share are found only if their folder is on the path.
 sys.path.insert(0, str(Path(__file__).parent))
 
+from app_fixtures import app, modules  # noqa: F401  # fixtures
 from servers import (  # noqa: F401  # fixtures
     alone,
     make_proxy,
