@@ -118,6 +118,9 @@ def question(*, on_change: Callable[[], None] | None = None) -> str:
     Args:
         on_change: Called before the page that follows another question.
     """
+    if st.session_state.get("q") and "q" not in st.query_params:
+        # Another page was opened. A question that came with the address, and was not typed, would be lost on the way.
+        st.session_state.q = st.session_state.q
     query = st.text_input(
         "Question",
         key="q",

@@ -52,7 +52,7 @@ def page() -> None:
     columns = st.columns(2)
     ways = []
     for column, side in zip(columns, ("left_", "right_"), strict=True):
-        with column, st.container(border=True):
+        with column, st.container(border=True, height="stretch"):
             ways.append(side_of(engine, model, side))
     if not engine.store.count():
         controls.empty()
