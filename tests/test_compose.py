@@ -1,6 +1,7 @@
-"""The compose files and the image that they build, read as files: no container engine is needed.
+"""The compose file and the images that it builds, read as files: no container engine is needed.
 
-``test_compose_server.py`` runs what the file says about the server, ``test_compose_up.py`` the containers themselves.
+``test_compose_server.py`` runs what the file says about the server and the app, ``test_compose_up.py`` the containers
+themselves.
 """
 
 from __future__ import annotations
@@ -21,9 +22,19 @@ yaml = pytest.importorskip("yaml", reason="PyYAML comes with huggingface-hub")
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = ROOT / "docker-compose.yml"
-GPU = ROOT / "compose.gpu.yaml"
 IGNORE = ROOT / ".dockerignore"
 SECRET = re.compile(r"(?i)(hf_[a-z0-9]{8}|token\s*[:=]\s*\S|password|secret|api_?key|://[^/\s]+:[^/\s]+@)")
+KEY = "${QDRANT_API_KEY:?write a key of your own into .env, see .env.example}"
+APPS = ("app", "app-gpu")
+
+# Settings that say where the server and the models are, which the file decides itself.
+DECIDED = {
+    "F2RAG_LOCATION": "http://qdrant:6333",
+    "F2RAG_GRPC_PORT": "6334",
+    "F2RAG_QDRANT_API_KEY": KEY,
+}
+# Of a folder and a file of the host, which the container does not see.
+NOT_TAKEN = {"F2RAG_CACHE_FOLDER", "F2RAG_CA_CERTIFICATE"}
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +42,9 @@ def compose():
     return yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="module")
-def app(compose):
-    return compose["services"]["app"]
+@pytest.fixture(scope="module", params=APPS)
+def app(compose, request):
+    return compose["services"][request.param]
 
 
 @pytest.fixture(scope="module")
@@ -51,32 +62,39 @@ def instructions(dockerfile, name):
     return [line.partition(" ")[2].strip() for line in dockerfile.splitlines() if line.startswith(f"{name} ")]
 
 
-@pytest.mark.parametrize("file", [COMPOSE, GPU], ids=lambda file: file.name)
-def test_the_files_keep_to_the_compose_specification(file):
+def test_the_file_keeps_to_the_compose_specification():
     beside = Path(sys.executable).with_name("check-jsonschema")
     tool = str(beside) if beside.exists() else shutil.which("check-jsonschema")
     if tool is None:
         pytest.skip("check-jsonschema is not installed: pip install check-jsonschema")
     done = subprocess.run(
-        [tool, "--builtin-schema", "vendor.compose-spec", str(file)], capture_output=True, text=True, check=False
+        [tool, "--builtin-schema", "vendor.compose-spec", str(COMPOSE)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_ports_are_published_on_this_machine_only(app, dockerfile):
-    assert app["ports"] == ["127.0.0.1:8501:8501"]
+def test_ports_are_published_on_this_machine_only(compose, dockerfile):
+    ports = [port for service in compose["services"].values() for port in service["ports"]]
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+    assert [compose["services"][name]["ports"] for name in APPS] == [
+        ["127.0.0.1:${APP_PORT:-8501}:8501"],
+        ["127.0.0.1:${APP_GPU_PORT:-8502}:8501"],
+    ]
+    outside = [re.search(r":-(\d+)\}", port)[1] for port in ports]
+    assert len(set(outside)) == len(outside)  # everything may run at the same time
     assert instructions(dockerfile, "EXPOSE") == ["8501"]
 
 
 def test_what_must_last_lies_in_declared_volumes(compose, app, dockerfile):
-    mounts = dict(volume.split(":") for volume in app["volumes"])
-    named = [volume.split(":")[0] for service in compose["services"].values() for volume in service["volumes"]]
-    assert sorted(named) == sorted(compose["volumes"])  # each declared, each used, none shared
-    assert sorted(mounts.values()) == sorted(json.loads(instructions(dockerfile, "VOLUME")[0]))
+    used = {volume.split(":")[0] for service in compose["services"].values() for volume in service["volumes"]}
+    assert used == set(compose["volumes"])
+    assert app["volumes"] == ["models:/models"]
     variables = "\n".join(instructions(dockerfile, "ENV"))
-    assert app["environment"]["F2RAG_LOCATION"] == mounts["data"]
-    assert f"F2RAG_LOCATION={mounts['data']}" in variables
-    assert f"HF_HOME={mounts['models']}" in variables
+    assert "HF_HOME=/models" in variables
+    assert "F2RAG_LOCATION=/data" in variables  # where the image runs without a server
+    (folders,) = [line for line in instructions(dockerfile, "RUN") if line.startswith("install --directory")]
+    assert folders.endswith(" /data /models")
+    assert "--owner=10001 --group=10001" in folders
 
 
 def test_the_service_runs_what_the_image_and_a_person_run(app, dockerfile):
@@ -110,20 +128,56 @@ def test_the_service_may_do_little(app, dockerfile):
     assert instructions(dockerfile, "USER") == ["10001:10001"]
 
 
-def test_settings_are_settings(app):
+def test_every_setting_can_be_set_from_outside_but_where_things_are(app):
     names = {PREFIX + name.upper() for name in Settings.model_fields}
-    assert set(app["environment"]) <= names
+    assert set(app["environment"]) == names - NOT_TAKEN
     for name, value in app["environment"].items():
-        assert value in (f"${{{name}:-}}", "/data")
+        assert value == DECIDED.get(name, f"${{{name}:-}}")
+
+
+def test_the_app_waits_for_the_server_and_shares_its_key(app, qdrant):
+    assert app["depends_on"] == {"qdrant": {"condition": "service_healthy"}}
+    assert app["environment"]["F2RAG_QDRANT_API_KEY"] == qdrant["environment"]["QDRANT__SERVICE__API_KEY"] == KEY
+    assert {port.split(":")[-1] for port in qdrant["ports"]} == {"6333", "6334"}
 
 
 def test_the_image_has_two_stages_and_a_base_of_ones_choice(app, dockerfile):
     stages = instructions(dockerfile, "FROM")
     assert stages == ["${BASE_IMAGE} AS build", "${BASE_IMAGE}"]
     assert "BASE_IMAGE=python:3.11-slim" in instructions(dockerfile, "ARG")
-    for name, value in app["build"]["args"].items():
-        default = next(line.partition("=")[2].strip('"') for line in instructions(dockerfile, "ARG") if name in line)
-        assert value == f"${{{name}:-{default}}}"
+    assert app["build"]["args"]["BASE_IMAGE"] == "${BASE_IMAGE:-python:3.11-slim}"
+
+
+def test_there_is_an_image_for_the_processor_and_one_with_cuda(compose, dockerfile):
+    processor, cuda = (compose["services"][name] for name in APPS)
+    assert [processor["image"], cuda["image"]] == ["f2rag-search:cpu", "f2rag-search:cuda"]
+    index = next(line.partition("=")[2].strip('"') for line in instructions(dockerfile, "ARG") if "TORCH_INDEX" in line)
+    assert processor["build"]["args"]["TORCH_INDEX"] == f"${{TORCH_CPU_INDEX:-{index}}}"
+    assert cuda["build"]["args"]["TORCH_INDEX"] == "${TORCH_CUDA_INDEX:-}"
+    (torch, *_) = [line for line in instructions(dockerfile, "RUN") if line.startswith("pip install")]
+    assert shell(f"echo {torch}", TORCH_INDEX=index).split()[-4:] == ["--no-deps", "--index-url", index, "torch"]
+    assert shell(f"echo {torch}", TORCH_INDEX="") == "pip install --constraint constraints.txt torch"
+
+
+def shell(command, **environment):
+    return subprocess.run(
+        ["sh", "-c", command], env=environment, capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def test_only_the_profile_gpu_asks_for_a_gpu(compose):
+    services = compose["services"]
+    assert {name: service.get("profiles") for name, service in services.items()} == {
+        "app": None,
+        "app-gpu": ["gpu"],
+        "qdrant": None,
+    }
+    assert [name for name, service in services.items() if "deploy" in service] == ["app-gpu"]
+    (device,) = services["app-gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+    own = {"profiles", "image", "build", "ports", "deploy"}
+    processor, gpu = ({key: service[key] for key in set(service) - own} for service in map(services.get, APPS))
+    assert processor == gpu
 
 
 def test_torch_comes_first_and_everything_is_pinned(dockerfile):
@@ -169,10 +223,11 @@ def matches(pattern, path):
 
 
 def test_no_file_holds_a_secret(dockerfile):
-    for text in (COMPOSE.read_text(encoding="utf-8"), GPU.read_text(encoding="utf-8"), dockerfile):
-        code = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
-        key = re.compile(r"^ +QDRANT__SERVICE__API_KEY: \$\{QDRANT_API_KEY:\?[^}]+\}$", re.MULTILINE)
-        assert not SECRET.search(key.sub("", code).replace("TOKEN_BUDGET: ", ""))
+    text = COMPOSE.read_text(encoding="utf-8")
+    for code in (text, dockerfile):
+        code = "\n".join(line for line in code.splitlines() if not line.lstrip().startswith("#"))
+        known = re.compile(r"^ +\w+_API_KEY: \*key$|^x-key: &key \$\{QDRANT_API_KEY:\?[^}]+\}$", re.MULTILINE)
+        assert not SECRET.search(known.sub("", code).replace("TOKEN_BUDGET: ", "").replace("CHUNK_TOKENS: ", ""))
     example = (ROOT / ".env.example").read_text(encoding="utf-8")
     assert re.findall(r"^# (\w*(?:KEY|TOKEN|SECRET))=(.*)$", example, re.MULTILINE) == [
         ("F2RAG_QDRANT_API_KEY", ""),
@@ -219,24 +274,16 @@ def test_what_the_server_keeps_outlasts_it(qdrant):
     assert qdrant["restart"] == "unless-stopped"
 
 
-def test_the_app_needs_no_server(app):
-    assert not {"depends_on", "links"} & set(app)
-    assert app["environment"]["F2RAG_LOCATION"] == "/data"
-
-
-def test_the_example_names_every_variable_of_the_server(qdrant):
-    wanted = set(re.findall(r"\$\{(\w+)", json.dumps(qdrant)))
-    assert wanted == {"QDRANT_IMAGE", "QDRANT_PORT", "QDRANT_GRPC_PORT", "QDRANT_API_KEY"}
+def test_the_example_names_every_variable(compose):
+    text = json.dumps(compose)
+    wanted = set(re.findall(r"\$\{(\w+)", text)) - {PREFIX + name.upper() for name in Settings.model_fields}
+    assert wanted == {
+        *("QDRANT_IMAGE", "QDRANT_PORT", "QDRANT_GRPC_PORT", "QDRANT_API_KEY"),
+        *("APP_PORT", "APP_GPU_PORT", "BASE_IMAGE", "TORCH_CPU_INDEX", "TORCH_CUDA_INDEX"),
+    }
     example = (ROOT / ".env.example").read_text(encoding="utf-8")
     lines = dict(re.findall(r"^# (\w+)=(.*)$", example, re.MULTILINE))
     assert wanted <= set(lines)
-    for name, default in re.findall(r"\$\{(\w+):-([^}]*)\}", json.dumps(qdrant)):
-        assert lines[name] == default
-
-
-def test_the_overlay_gives_the_app_a_gpu_and_changes_nothing_else(compose):
-    overlay = yaml.safe_load(GPU.read_text(encoding="utf-8"))
-    assert set(overlay) == {"services"}
-    assert set(overlay["services"]) == {"app"} <= set(compose["services"])
-    device = {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
-    assert overlay["services"]["app"] == {"deploy": {"resources": {"reservations": {"devices": [device]}}}}
+    for name, default in re.findall(r"\$\{(\w+):-([^}]*)\}", text):
+        if name in wanted:
+            assert lines[name] == default

@@ -1,4 +1,7 @@
-"""What docker-compose.yml says about the Qdrant server, done to a real one: its settings and its health check."""
+"""What docker-compose.yml says about the Qdrant server and the app, done to real ones outside containers.
+
+Each runs its own command under its own environment: the settings, the health checks, and that they find each other.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +10,48 @@ import http.server
 import json
 import os
 import pwd
+import re
 import shutil
 import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
+from app_server import AppServer, variables_of_the_image, visit
 from servers import CURRENT, UNPRIVILEGED, free_ports, until
 
 yaml = pytest.importorskip("yaml", reason="PyYAML comes with huggingface-hub")
 jwt = pytest.importorskip("jwt", reason="PyJWT comes with the extra dev")
 
-COMPOSE = Path(__file__).parents[1] / "docker-compose.yml"
+pytestmark = pytest.mark.xdist_group("composed")
+
+ROOT = Path(__file__).parents[1]
+COMPOSE = ROOT / "docker-compose.yml"
 KEY = "a key of thirty-two bytes at least"
 
 
 @pytest.fixture(scope="module")
-def service():
-    return yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"]["qdrant"]
+def services():
+    return yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"]
+
+
+@pytest.fixture(scope="module")
+def service(services):
+    return services["qdrant"]
+
+
+def resolved(value, given):
+    """A value of the file with the variables that somebody has set: ``${NAME:-default}`` or ``${NAME:?message}``."""
+
+    def replace(found):
+        name, kind, other = found.groups()
+        assert given.get(name) or kind == "-", other
+        return given.get(name) or other
+
+    return re.sub(r"\$\{(\w+):([-?])([^}]*)\}", replace, value)
 
 
 class Composed:
@@ -37,15 +62,16 @@ class Composed:
 
     def __init__(self, service, binary, folder):
         self.folder = folder
-        self.port, grpc_port = free_ports(2)
-        environment = {name: value.replace("/qdrant/", f"{folder}/") for name, value in service["environment"].items()}
-        assert environment["QDRANT__SERVICE__API_KEY"].startswith("${QDRANT_API_KEY:?")
+        self.port, self.grpc_port = free_ports(2)
+        environment = {
+            name: resolved(value, {"QDRANT_API_KEY": KEY}).replace("/qdrant/", f"{folder}/")
+            for name, value in service["environment"].items()
+        }
         self.environment = {
             **environment,
-            "QDRANT__SERVICE__API_KEY": KEY,
             "QDRANT__SERVICE__HOST": "127.0.0.1",
             "QDRANT__SERVICE__HTTP_PORT": str(self.port),
-            "QDRANT__SERVICE__GRPC_PORT": str(grpc_port),
+            "QDRANT__SERVICE__GRPC_PORT": str(self.grpc_port),
         }
         self.mounts = [folder / Path(volume.split(":")[1]).relative_to("/qdrant") for volume in service["volumes"]]
         user = pwd.getpwnam(UNPRIVILEGED)
@@ -64,6 +90,12 @@ class Composed:
     @property
     def log(self):
         return (self.folder.parent / f"{self.folder.name}.log").read_text(errors="replace")
+
+    def collections(self):
+        """The names of what it holds."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/collections", headers={"api-key": KEY})
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return {each["name"] for each in json.load(response)["result"]["collections"]}
 
     def ask(self, path, *, key=None, body=None, method=None, headers=()):
         """Status and headers of an answer."""
@@ -183,3 +215,63 @@ def test_a_server_that_is_not_ready_is_not_healthy(service):
             assert health(service, server.server_port) == 1
         finally:
             server.shutdown()
+
+
+# -- the app
+
+
+@pytest.fixture(scope="module")
+def app(services, composed, tmp_path_factory):
+    """The app with the file's command and environment, in a folder that holds what the image holds of it."""
+    pytest.importorskip("streamlit", reason="the app needs the extra: pip install 'f2rag[app]'")
+    service = services["app"]
+    folder = tmp_path_factory.mktemp("app")
+    shutil.copytree(ROOT / "apps" / "search", folder / "app" / "apps" / "search")
+    given = {"QDRANT_API_KEY": KEY, "F2RAG_MODEL": "stand-in"}
+    environment = variables_of_the_image()
+    environment |= {name: resolved(value, given) for name, value in service["environment"].items()}
+    assert environment["STREAMLIT_SERVER_PORT"] == "8501"
+    assert environment["F2RAG_LOCATION"] == "http://qdrant:6333"
+    assert environment["F2RAG_GRPC_PORT"] == "6334"
+    here = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HOME": str(folder),
+        "HF_HOME": str(folder / "models"),
+        "F2RAG_LOCATION": f"http://127.0.0.1:{composed.port}",
+        "F2RAG_GRPC_PORT": str(composed.grpc_port),
+    }
+    command = service["command"]
+    assert shutil.which(command[0], path=here["PATH"])
+    running = AppServer(
+        folder,
+        environment={**environment, **here},
+        command=[shutil.which(command[0], path=here["PATH"]), *command[1:]],
+        working_directory=folder / "app",
+    )
+    try:
+        yield running.start()
+    finally:
+        running.stop()
+
+
+def app_health(service, port):
+    """The exit code of the app's own health check, asked of another port."""
+    kind, program, *arguments = service["healthcheck"]["test"]
+    assert (kind, program) == ("CMD", "python")
+    arguments[-1] = arguments[-1].replace(":8501/", f":{port}/")
+    return subprocess.run([sys.executable, *arguments], capture_output=True, timeout=60, check=False).returncode
+
+
+def test_the_app_is_healthy_when_it_answers(services, app):
+    assert app_health(services["app"], app.port) == 0
+    assert app_health(services["app"], free_ports(1)[0]) == 1
+
+
+def test_the_app_stores_in_the_server_with_its_key(app, composed):
+    before = composed.collections()
+    drawn = visit(app.url, "", lambda drawn: composed.collections() - before)
+    assert composed.collections() - before, app.log
+    assert not [element.alert.body for element in drawn if element.HasField("alert") and element.alert.format == 1]
+    assert not [element for element in drawn if element.HasField("exception")]
+    assert not (app.folder / ".f2rag").exists()
+    assert KEY not in app.log

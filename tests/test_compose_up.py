@@ -1,8 +1,9 @@
-"""The server of docker-compose.yml in a container, for real, with podman.
+"""docker-compose.yml in containers, for real, with podman.
 
-The image is made here of the Qdrant program that the other tests run and of bash, which the health check needs: no
-registry is asked. Skipped where podman is not; ``make containers`` installs it, and so does this test if
-``F2RAG_TEST_INSTALL_CONTAINERS=1`` is set.
+The images are made here, no registry is asked: the server's of the Qdrant program that the other tests run and of bash,
+which the health check needs; the app's of its files and of what the last stage of its Dockerfile says, over this
+machine's own Python and packages, which are mounted. Skipped where podman is not; ``make containers`` installs it, and
+so does this test if ``F2RAG_TEST_INSTALL_CONTAINERS=1`` is set.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 import urllib.error
@@ -20,6 +22,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from app_server import DOCKERFILE, variables_of_the_image, visit
 from servers import CURRENT, free_ports, until
 
 from f2rag.errors import CollectionNotFoundError
@@ -28,11 +31,15 @@ from f2rag.store.server import Server
 from f2rag.testing import FakeEncoder
 from f2rag.types import Document
 
-pytestmark = pytest.mark.containers
+yaml = pytest.importorskip("yaml", reason="PyYAML comes with huggingface-hub")
+pytest.importorskip("streamlit", reason="the app needs the extra: pip install 'f2rag[app]'")
+
+pytestmark = [pytest.mark.containers, pytest.mark.xdist_group("containers")]
 
 ROOT = Path(__file__).parents[1]
 INSTALL = "F2RAG_TEST_INSTALL_CONTAINERS"
 IMAGE = f"localhost/f2rag-test-qdrant:v{CURRENT}"
+APP_IMAGE = "localhost/f2rag-search:cpu"
 KEY = "a key for the container of a test"
 
 # Without systemd and without CAP_SYS_RESOURCE, as inside another container, podman's own defaults fail.
@@ -63,7 +70,7 @@ def alone():
 def check_tools():
     if os.environ.get(INSTALL) == "1":
         subprocess.run(["bash", str(ROOT / "tests" / "containers.sh")], check=True)
-    if absent := [name for name in ("podman", "runc", "podman-compose") if program(name) is None]:
+    if absent := [name for name in ("podman", "runc", "catatonit", "podman-compose") if program(name) is None]:
         pytest.skip(f"{', '.join(absent)} cannot be found: run 'make containers' as root, or set {INSTALL}=1")
     if os.geteuid() != 0:
         pytest.skip("podman is used as root here")
@@ -73,7 +80,7 @@ class Composed:
     """The compose file under podman, with storage, ports and a project name of its own."""
 
     def __init__(self, folder):
-        self.port, self.grpc_port = free_ports(2)
+        self.port, self.grpc_port, self.app_port, self.gpu_port = free_ports(4)
         self.project = f"f2rag-test-{os.getpid()}"
         (folder / "containers.conf").write_text(CONTAINERS_CONF)
         storage = f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/graph"\nrunroot = "{folder}/run"\n'
@@ -88,11 +95,21 @@ class Composed:
             "QDRANT_API_KEY": KEY,
             "QDRANT_PORT": str(self.port),
             "QDRANT_GRPC_PORT": str(self.grpc_port),
+            "APP_PORT": str(self.app_port),
+            "APP_GPU_PORT": str(self.gpu_port),
+            "F2RAG_MODEL": "stand-in",
         }
+        self.mounted = folder / "mounted.yml"
+        volumes = [f"{path}:{path}:ro" for path in folders_of_python()]
+        self.mounted.write_text(yaml.safe_dump({"services": {"app": {"volumes": volumes}}}))
 
     @property
     def container(self):
         return f"{self.project}_qdrant_1"
+
+    @property
+    def app_container(self):
+        return f"{self.project}_app_1"
 
     @property
     def server(self):
@@ -108,21 +125,23 @@ class Composed:
     def podman(self, *arguments, code=0):
         return self.run(program("podman"), *arguments, code=code)
 
-    def compose(self, *arguments, files=("docker-compose.yml",), code=0):
-        named = [part for file in files for part in ("--file", file)]
-        return self.run(program("podman-compose"), *named, "--project-name", self.project, *arguments, code=code)
+    def compose(self, *arguments, code=0):
+        files = ("--file", "docker-compose.yml", "--file", str(self.mounted))
+        return self.run(program("podman-compose"), *files, "--project-name", self.project, *arguments, code=code)
 
-    def inside(self, script, code=0):
-        """Run a script with bash in the container."""
-        return self.podman("exec", self.container, "bash", "-c", script, code=code)
+    def inside(self, script, *, container=None, code=0):
+        """Run a script with bash in a container, the server's unless told otherwise."""
+        return self.podman("exec", container or self.container, "bash", "-c", script, code=code)
 
     def up(self):
-        self.compose("up", "--detach", "--no-build", "qdrant")
+        """All that a team types, the images being there."""
+        self.compose("up", "--detach", "--no-build")
         until(lambda: self.status("/readyz") == 200)
+        until(lambda: self.status("/_stcore/health", port=self.app_port) == 200)
 
-    def status(self, path, *, key=None):
+    def status(self, path, *, key=None, port=None):
         headers = {"api-key": key} if key else {}
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=headers)
+        request = urllib.request.Request(f"http://127.0.0.1:{port or self.port}{path}", headers=headers)
         try:
             with urllib.request.urlopen(request, timeout=10) as response:
                 return response.status
@@ -142,6 +161,8 @@ def composed(alone, server_binary):
         archive = write_image(folder, server_binary(CURRENT))
         change = ["--change", "WORKDIR /qdrant", "--change", 'CMD ["./qdrant"]']
         made.podman("import", *change, str(archive), IMAGE)
+        changes = [part for line in settings_of_the_image() for part in ("--change", line)]
+        made.podman("import", *changes, str(write_app_image(folder)), APP_IMAGE)
         try:
             made.up()
             yield made
@@ -171,6 +192,34 @@ def write_image(folder, binary):
             entry.mode, entry.uid, entry.gid = 0o755, 0, 0
             with Path(source).open("rb") as content:
                 tar.addfile(entry, content)
+    return archive
+
+
+def folders_of_python():
+    """This machine's Python, its packages and its system libraries, which stand for those that the image holds."""
+    wanted = [Path("/usr"), Path("/lib"), Path("/lib64"), Path("/bin"), Path(sys.base_prefix), Path(sys.prefix).resolve()]
+    outside = [path for path in wanted if path.exists() and not any(each in path.parents for each in wanted)]
+    return list(dict.fromkeys([*outside, ROOT / "f2rag"]))
+
+
+def settings_of_the_image():
+    """What the last stage of the Dockerfile says of how the image runs."""
+    last = DOCKERFILE.read_text(encoding="utf-8").replace("\\\n", " ").rpartition("\nFROM ")[2]
+    told = [line for line in last.splitlines() if line.startswith(("WORKDIR ", "USER ", "EXPOSE ", "CMD "))]
+    assert {line.split()[0] for line in told} == {"WORKDIR", "USER", "EXPOSE", "CMD"}
+    path = f"{Path(sys.prefix).resolve()}/bin:/usr/bin:/bin"
+    return [*told, *(f"ENV {name}={value}" for name, value in {**variables_of_the_image(), "PATH": path}.items())]
+
+
+def write_app_image(folder):
+    """The app's files as its Dockerfile copies them, and the folders that its volumes are mounted on."""
+    archive = folder / "app.tar"
+    with tarfile.open(archive, "w") as tar:
+        for name in ("data", "models"):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.mode, entry.uid, entry.gid = tarfile.DIRTYPE, 0o755, 10001, 10001
+            tar.addfile(entry)
+        tar.add(ROOT / "apps" / "search", "app/apps/search")
     return archive
 
 
@@ -228,12 +277,52 @@ def test_without_a_key_nothing_starts(composed):
     assert "QDRANT_API_KEY" in done.stdout + done.stderr
 
 
-def test_the_overlay_adds_the_gpu(composed):
-    import yaml
-
-    files = ("docker-compose.yml", "compose.gpu.yaml")
+def test_the_profile_adds_the_app_on_a_gpu(composed):
     plain = yaml.safe_load(composed.compose("config").stdout)["services"]
-    merged = yaml.safe_load(composed.compose("config", files=files).stdout)["services"]
-    (device,) = merged["app"].pop("deploy")["resources"]["reservations"]["devices"]
+    with_gpu = yaml.safe_load(composed.compose("--profile", "gpu", "config").stdout)["services"]
+    running = composed.podman("ps", "--format", "{{.Names}}").stdout.split()
+    assert sorted(running) == sorted([composed.container, composed.app_container])
+    (device,) = with_gpu["app-gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
-    assert merged == plain
+    assert {name: service for name, service in with_gpu.items() if name != "app-gpu"} == {
+        name: service for name, service in plain.items() if name != "app-gpu"
+    }
+
+
+# -- the app
+
+
+def test_the_app_finds_the_server_by_its_name(composed):
+    def names():
+        request = urllib.request.Request(f"http://127.0.0.1:{composed.port}/collections", headers={"api-key": KEY})
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return {each["name"] for each in json.load(response)["result"]["collections"]}
+
+    before = names()
+    drawn = visit(f"http://127.0.0.1:{composed.app_port}", "", lambda drawn: names() - before)
+    log = composed.podman("logs", composed.app_container)
+    assert names() - before, log.stdout + log.stderr
+    assert not [element.alert.body for element in drawn if element.HasField("alert") and element.alert.format == 1]
+    assert KEY not in log.stdout + log.stderr
+
+
+def test_the_apps_health_check_runs_inside(composed):
+    composed.podman("healthcheck", "run", composed.app_container)
+    (described,) = json.loads(composed.podman("inspect", composed.app_container).stdout)
+    assert described["State"]["Health"]["Status"] == "healthy"
+    bindings = described["HostConfig"]["PortBindings"]
+    assert {port: [each["HostIp"] for each in hosts] for port, hosts in bindings.items()} == {
+        "8501/tcp": ["127.0.0.1"],
+    }
+
+
+def test_the_app_may_do_little_and_keeps_its_models(composed):
+    def inside(script, code=0):
+        return composed.inside(script, container=composed.app_container, code=code)
+
+    assert "Read-only file system" in inside("echo x > /app/x", code=1).stderr
+    assert inside("id -u").stdout.strip() == "10001"
+    inside("echo x > /tmp/x && echo x > /models/x")
+    status = inside("cat /proc/1/status").stdout
+    assert set(re.findall(r"^Cap(?:Prm|Eff|Bnd):\s*(\w+)$", status, re.MULTILINE)) == {"0" * 16}
+    assert re.search(r"NoNewPrivs:\s*1", status)

@@ -1,0 +1,298 @@
+"""A real browser before the real app: Chromium, driven by Playwright, and Streamlit's server on loopback.
+
+All tests of this folder share one app with the stand-in and the bundled corpus; each has a browser context of its own,
+so that nobody sees another's session. The pages leave screenshots in ``build/screenshots``, or where
+``F2RAG_SCREENSHOTS`` says. ``F2RAG_TEST_APP`` names an app that runs already, with the stand-in and its corpus indexed:
+whoever works on the tests need not wait for that each time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlencode, urlsplit
+
+import pytest
+from app_server import AppServer, visit
+from servers import ROOT, until
+
+pytest.importorskip("streamlit", reason="the app needs the extra: pip install 'f2rag[app]'")
+pytest.importorskip("playwright", reason="Playwright comes with the extra dev")
+
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Locator,
+    Page,
+    Playwright,
+    Route,
+    expect,
+    sync_playwright,
+)
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+PATIENCE_MS = 60_000
+"""How long a page may take; the machine may be busy with other tests."""
+
+INDEXING_SECONDS = 480
+_SETTLED_SECONDS = 0.3
+
+expect.set_options(timeout=PATIENCE_MS)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One process of pytest's runs all of these, one after the other: they share the app."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+            item.add_marker(pytest.mark.timeout(INDEXING_SECONDS + 300))
+            item.add_marker(pytest.mark.xdist_group("browser"))
+
+
+class AppPage:
+    """A page of the app in a browser.
+
+    Attributes:
+        page: What Playwright drives.
+        strangers: Addresses outside the app that the page asked for; nothing was sent there.
+        failures: What went wrong in the page's own scripts.
+    """
+
+    def __init__(self, page: Page, app: AppServer) -> None:
+        self.page = page
+        self.app = app
+        self.strangers: list[str] = []
+        self.failures: list[str] = []
+        page.on("pageerror", lambda error: self.failures.append(str(error)))
+        page.route(lambda url: not self._is_ours(url), self._refuse)
+        page.set_default_timeout(PATIENCE_MS)
+        self._runs = 0
+        page.on("websocket", lambda socket: socket.on("framereceived", self._hear))
+
+    def open(self, path: str = "", **query: str) -> AppPage:
+        """Go to an address of the app and wait until the page is drawn."""
+        self.page.goto(f"{self.app.url}/{path}{'?' if query else ''}{urlencode(query)}", wait_until="domcontentloaded")
+        return self.settle()
+
+    def settle(self) -> AppPage:
+        """Wait until the script has run and everything that it drew is there."""
+        quiet_since: float | None = None
+
+        def quiet() -> bool:
+            nonlocal quiet_since
+            now = time.monotonic()
+            if not self.page.evaluate(_IS_QUIET):
+                quiet_since = None
+                self.page.wait_for_timeout(30)
+                return False
+            quiet_since = quiet_since or now
+            self.page.wait_for_timeout(30)
+            return now - quiet_since > _SETTLED_SECONDS
+
+        until(quiet, seconds=PATIENCE_MS / 1000)
+        return self
+
+    @contextlib.contextmanager
+    def rerun(self) -> Iterator[None]:
+        """Do something that makes the script run again, and wait until everything that it drew is there."""
+        before = self._runs
+        yield
+
+        def has_run() -> bool:
+            self.page.wait_for_timeout(20)
+            return self._runs > before
+
+        until(has_run, seconds=PATIENCE_MS / 1000)
+        self.settle()
+
+    def ask(self, question: str) -> AppPage:
+        """Type a question and wait for its hits."""
+        box = self.keyed("q").locator("input")
+        box.fill(question)
+        with self.rerun():
+            box.press("Enter")
+        return self
+
+    def click(self, target: Locator) -> AppPage:
+        """Click on something that makes the script run again."""
+        with self.rerun():
+            target.click()
+        return self
+
+    def choose(self, key: str, option: str) -> AppPage:
+        """Choose an option of a select box or a multiselect by words that it holds."""
+        box = self.keyed(key).locator("input")
+        box.click()
+        if box.is_editable():
+            box.fill(option)  # a long list draws only what is in sight
+        self.click(self.page.get_by_role("option", name=option).first)
+        if self.page.get_by_role("listbox").count():
+            self.page.keyboard.press("Escape")  # of a multiselect it stays open
+            expect(self.page.get_by_role("listbox")).to_have_count(0)
+        return self
+
+    def keyed(self, key: str) -> Locator:
+        """The widget of a key."""
+        return self.page.locator(f".st-key-{key}")
+
+    @property
+    def cards(self) -> Locator:
+        """The hits."""
+        return self.page.locator("article")
+
+    @property
+    def texts(self) -> list[str]:
+        """The words of the hits, from the best one on."""
+        return self.page.locator("article .f2-text").all_inner_texts()
+
+    @property
+    def errors(self) -> list[str]:
+        """What the page says has gone wrong."""
+        return self.page.locator('[data-testid="stAlertContentError"], [data-testid="stException"]').all_inner_texts()
+
+    def sideways(self) -> int:
+        """By how many pixels the page is wider than the window."""
+        return int(self.page.evaluate(_TOO_WIDE))
+
+    def shoot(self, name: str) -> Path:
+        """Keep a picture of the whole page."""
+        folder = Path(os.environ.get("F2RAG_SCREENSHOTS") or ROOT / "build" / "screenshots")
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"{name}.png"
+        size = self.page.viewport_size
+        assert size is not None
+        # The page scrolls in a box of its own, which a picture of the full page does not unroll: a tall window does.
+        height = int(self.page.evaluate(_HEIGHT))
+        self.page.set_viewport_size({"width": size["width"], "height": min(max(height + 40, size["height"]), 4000)})
+        self.page.wait_for_timeout(300)
+        self.page.screenshot(path=file, animations="disabled")
+        self.page.set_viewport_size(size)
+        return file
+
+    def check(self) -> None:
+        """What must hold of every page: no script failed, and nobody else was asked for anything."""
+        assert not self.failures, self.failures
+        assert not self.strangers, self.strangers
+
+    def _hear(self, frame: bytes | str) -> None:
+        """Count the runs that the app's server says have come to their end."""
+        if isinstance(frame, bytes):
+            message = ForwardMsg.FromString(frame)
+            self._runs += message.WhichOneof("type") == "script_finished" and (
+                message.script_finished == ForwardMsg.ScriptFinishedStatus.FINISHED_SUCCESSFULLY
+            )
+
+    def _is_ours(self, url: str) -> bool:
+        return urlsplit(url).netloc == urlsplit(self.app.url).netloc or not url.startswith(("http", "ws"))
+
+    def _refuse(self, route: Route) -> None:
+        self.strangers.append(route.request.url)
+        route.abort()
+
+
+_IS_QUIET = """() => {
+  const app = document.querySelector('[data-testid="stApp"]');
+  return app !== null
+    && app.getAttribute('data-test-script-state') === 'notRunning'
+    && app.getAttribute('data-test-connection-state') === 'CONNECTED'
+    && !document.querySelector('[data-stale="true"], [data-testid="stSkeleton"], [data-testid="stSpinner"]');
+}"""
+
+_HEIGHT = """() => Math.max(...[...document.querySelectorAll(
+  '[data-testid="stMain"], [data-testid="stSidebarContent"]')].map(element => element.scrollHeight))"""
+
+_TOO_WIDE = """() => Math.max(0, ...[document.scrollingElement, document.querySelector('[data-testid="stMain"]')]
+  .map(element => element.scrollWidth - element.clientWidth))"""
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Chromium's program; ``F2RAG_TEST_CHROMIUM`` names another one."""
+    found = os.environ.get("F2RAG_TEST_CHROMIUM") or next(filter(None, map(shutil.which, PROGRAMS)), None)
+    if found is None:
+        reason = "There is no Chromium. 'make browser' installs it as root; or name one in F2RAG_TEST_CHROMIUM."
+        if os.environ.get("CI") and shutil.which("apt-get"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
+
+
+@pytest.fixture(scope="session")
+def app(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
+    """The app with the stand-in, its corpus indexed."""
+    if url := os.environ.get("F2RAG_TEST_APP"):
+        yield AppServer(tmp_path_factory.mktemp("app"), port=urlsplit(url).port)
+        return
+    running = AppServer(tmp_path_factory.mktemp("app"), environment={"F2RAG_MODEL": "stand-in"}).start()
+    try:
+        visit(running.url, "", lambda drawn: False, seconds=INDEXING_SECONDS)
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture
+def make_app(chromium: str, tmp_path: Path) -> Iterator[Callable[..., AppServer]]:
+    """Start an app with settings of its own: ``make_app(F2RAG_LOCATION=...)``."""
+    made: list[AppServer] = []
+
+    def make(**environment: str) -> AppServer:
+        folder = tmp_path / f"app-{len(made)}"
+        made.append(AppServer(folder, environment={"F2RAG_MODEL": "stand-in", **environment}))
+        return made[-1].start()
+
+    yield make
+    for running in made:
+        running.stop()
+
+
+# Playwright keeps an event loop in the thread that uses it. It must be gone before asynchronous tests run there, so it
+# lives no longer than a file of tests.
+@pytest.fixture(scope="module")
+def playwright(chromium: str) -> Iterator[Playwright]:
+    """Playwright's driver."""
+    with sync_playwright() as driver:
+        yield driver
+
+
+@pytest.fixture(scope="module")
+def browser(playwright: Playwright, chromium: str) -> Iterator[Browser]:
+    """Chromium, without a window."""
+    launched = playwright.chromium.launch(executable_path=chromium)
+    yield launched
+    launched.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Callable[..., AppPage]]:
+    """Open the app in a fresh browser context: ``open_page(app, width=..., color_scheme=..., ...)``."""
+    contexts: list[BrowserContext] = []
+    pages: list[AppPage] = []
+
+    def make(app: AppServer, *, width: int = 1280, height: int = 900, **options: object) -> AppPage:
+        context = browser.new_context(
+            viewport={"width": width, "height": height},
+            locale="en-GB",
+            reduced_motion="reduce",
+            **options,  # type: ignore[arg-type]
+        )
+        contexts.append(context)
+        pages.append(AppPage(context.new_page(), app))
+        return pages[-1]
+
+    yield make
+    for context in contexts:
+        context.close()
+    for page in pages:
+        page.check()
+
+
+@pytest.fixture
+def page(app: AppServer, open_page: Callable[..., AppPage]) -> AppPage:
+    """A page of the app that all tests share."""
+    return open_page(app)
