@@ -43,7 +43,7 @@ def contrast(page, selector):
     return (max(text, ground) + 0.05) / (min(text, ground) + 0.05), ground
 
 
-@pytest.mark.parametrize(("tag", "question"), [("ar", ARABIC), ("he", HEBREW)])
+@pytest.mark.parametrize(("tag", "question"), [("ar", ARABIC), ("he", HEBREW)], ids=["Arabic", "Hebrew"])
 def test_text_from_right_to_left(page, tag, question):
     page.open(q=question, language=tag)
     assert not page.errors
