@@ -253,16 +253,16 @@ class TestCurve:
         def slow(self, texts, **options):
             if len(texts) > 1:
                 held.set()
-                assert go_on.wait(20)
+                assert go_on.wait(90)
             return embed(self, texts, **options)
 
         page.run()
         monkeypatch.setattr(AppEncoder, "embed_queries", slow)
         import jobs
 
-        thread = threading.Thread(target=page.button(key="curve").click().run)
+        thread = threading.Thread(target=page.button(key="curve").click().run, kwargs={"timeout": 90})
         thread.start()
-        until(held.is_set, 20)
+        until(held.is_set, 90)
         (job,) = [job for key, job in jobs.board()._jobs.items() if key.startswith("curve:")]
         assert job.running
         assert job.progress.words == "Reading documents"

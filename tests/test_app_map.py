@@ -88,7 +88,7 @@ def test_the_question_is_a_star_and_its_hits_are_ringed(modules):
     on_map = {row["text"]: (row["x"], row["y"]) for row in documents["rows"]}
     for row in rings["rows"]:
         assert (row["x"], row["y"]) == pytest.approx(on_map[row["text"]], abs=1e-5)
-    assert "its first 4 hits" in captions_of(app)
+    assert "its best hits" in captions_of(app)
     assert "all 256 dimensions" in captions_of(app)
 
 
@@ -250,4 +250,4 @@ def test_progress_is_shown_while_the_map_is_made(modules, monkeypatch):
 def test_who_cannot_see_the_map_is_told_what_it_shows(modules):
     app = at_map(q="slavery").run()
     assert "Map of 4 documents" in chart_of(app).alt
-    assert "rings its first 4 hits" in chart_of(app).alt
+    assert "rings its best hits" in chart_of(app).alt

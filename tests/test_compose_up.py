@@ -197,7 +197,8 @@ def write_image(folder, binary):
 
 def folders_of_python():
     """This machine's Python, its packages and its system libraries, which stand for those that the image holds."""
-    wanted = [Path("/usr"), Path("/lib"), Path("/lib64"), Path("/bin"), Path(sys.base_prefix), Path(sys.prefix).resolve()]
+    system = [Path("/usr"), Path("/lib"), Path("/lib64"), Path("/bin")]
+    wanted = [*system, Path(sys.base_prefix), Path(sys.prefix).resolve()]
     outside = [path for path in wanted if path.exists() and not any(each in path.parents for each in wanted)]
     return list(dict.fromkeys([*outside, ROOT / "f2rag"]))
 

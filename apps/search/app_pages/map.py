@@ -263,7 +263,7 @@ def in_words(found: Projection, asked: Asked | None) -> str:
     """What the map shows, for those who do not see it."""
     words = f"Map of {len(found.documents):,} documents, each a point; near points are similar texts."
     if asked is not None:
-        words += f" A star marks the question, rings its first {len(asked.places)} hits."
+        words += " A star marks the question, rings its best hits."
     return words
 
 
@@ -272,7 +272,7 @@ def captions(found: Projection, asked: Asked | None, *, dimensions: int) -> list
     texts = []
     if asked is not None:
         texts.append(
-            f"The star is the question, the rings are its first {len(asked.places)} hits. They were searched with all "
+            f"The star is the question, the rings are its best hits. They were searched with all "
             f"{dimensions:,} dimensions, so a hit may lie far from the star."
         )
     part = f", a sample of all {found.total:,}" if found.total > len(found.documents) else ""

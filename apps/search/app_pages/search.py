@@ -72,7 +72,7 @@ def home(space: Workspace, name: str, engine: SearchEngine) -> None:
         ui.facts(
             [
                 space.model.encoder.model_name,
-                f"{count:,} articles" if name == space.bundled else f"{count:,} documents",
+                f"{count:,} {'article' if name == space.bundled else 'document'}{'' if count == 1 else 's'}",
                 f"{engine.store.dimensions} of {space.model.encoder.native_dimensions} dimensions",
             ]
         )
