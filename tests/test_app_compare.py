@@ -263,7 +263,12 @@ class TestCurve:
         thread = threading.Thread(target=page.button(key="curve").click().run, kwargs={"timeout": 90})
         thread.start()
         until(held.is_set, 90)
-        (job,) = [job for key, job in jobs.board()._jobs.items() if key.startswith("curve:")]
+
+        def curves():
+            return [job for key, job in dict(jobs.board()._jobs).items() if key.startswith("curve:")]
+
+        until(curves, 90)  # a job is on the board a moment after it has begun
+        (job,) = curves()
         assert job.running
         assert job.progress.words == "Reading documents"
         go_on.set()

@@ -168,7 +168,7 @@ class AppPage:
         assert size is not None
         # The page scrolls in a box of its own, which a picture of the full page does not unroll: a tall window does.
         height = int(self.page.evaluate(_HEIGHT))
-        self.page.set_viewport_size({"width": size["width"], "height": min(max(height + 40, size["height"]), 4000)})
+        self.page.set_viewport_size({"width": size["width"], "height": min(max(height + 40, size["height"]), 2000)})
         self.page.wait_for_timeout(300)
         self.page.screenshot(path=file, animations="disabled")
         self.page.set_viewport_size(size)
