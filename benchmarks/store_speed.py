@@ -237,10 +237,18 @@ def main(
     seed: Annotated[int, typer.Option(help="Of vectors and queries.")] = 0,
     only: Annotated[str, typer.Option(help="Only contestants whose name holds this.")] = "",
     home: Annotated[str, typer.Option(help="server, folder or both.")] = "both",
+    uploads_only: Annotated[
+        bool, typer.Option("--uploads-only", help="Measure uploads again, and keep the other results.")
+    ] = False,
     json_only: Annotated[bool, typer.Option("--json", help="Print JSON and write no files.")] = False,
 ) -> None:
     """Measure the store beside langchain-qdrant and llama-index's Qdrant store, and write the table."""
     console = Console(stderr=True)
+    if uploads_only:
+        data = clustered(WINDOW + UPLOAD_POINTS, dimensions, queries=1, seed=seed)
+        content = json.loads((RESULTS / "store_speed.json").read_text(encoding="utf-8"))
+        _report({**content, "uploads": uploads(data, level=level)}, json_only=json_only)
+        return
     rows: list[Row] = []
 
     def add(found: Iterator[Row]) -> None:
@@ -267,6 +275,11 @@ def main(
         "rows": [dataclasses.asdict(row) for row in rows],
         "machine": machine_facts(dimensions=dimensions, queries=queries, seed=seed, upload_points=UPLOAD_POINTS),
     }
+    _report(content, json_only=json_only)
+
+
+def _report(content: dict[str, Any], *, json_only: bool) -> None:
+    """Print the result, and write its files unless only JSON was asked for."""
     if json_only:
         print(json.dumps(content))
         return
