@@ -1,4 +1,4 @@
-"""The model itself: loading the weights onto a device, and the state of each text's last token.
+"""The state of each text's last token.
 
 Right padding without an attention mask: in a causal model no token sees what follows it, so the padding cannot change
 the EOS's state, and without a mask the fast attention kernels stay available. A self-test at load compares this with
@@ -7,17 +7,9 @@ the stock, masked forward of transformers. Nothing here knows text or dimensions
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
-import threading
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-
-from f2rag.checkpoint import Checkpoint, weight_files
-from f2rag.errors import CorruptCheckpointError, ModelLoadError, OutOfMemoryError
 
 if TYPE_CHECKING:
     import torch
@@ -25,84 +17,8 @@ if TYPE_CHECKING:
 
     from f2rag.device import DevicePlan
 
-logger = logging.getLogger(__name__)
-
-_loading = threading.Lock()
-
-
-def _renew_lock() -> None:
-    """In a forked child: the thread that held the lock, if one did, does not exist here."""
-    global _loading
-    _loading = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
-
-_NEVER_USED = ("lm_head.weight", "rotary_emb.inv_freq")
-"""Tensors that some exports store and an embedder does not need."""
-
 SELF_TEST_TOLERANCE = {"float32": 1e-5, "bfloat16": 3e-2, "float16": 1e-2}
 """Largest difference of a unit vector's component that rounding alone explains, by dtype."""
-
-
-def load_model(checkpoint: Checkpoint, plan: DevicePlan) -> Qwen3Model:
-    """Load the weights in the planned dtype, straight to the planned device, from safetensors only.
-
-    One model at a time in a process, whatever the thread: transformers sets torch's default dtype while it loads.
-
-    Raises:
-        ModelNotFoundError: There are no safetensors.
-        CorruptCheckpointError: A file is cut short, or names or shapes of tensors do not fit the config.
-        OutOfMemoryError: The weights do not fit on the device.
-        ModelLoadError: The config holds what f2rag does not run, or transformers reads it differently.
-    """
-    weight_files(checkpoint.folder)
-    with _loading, _quiet_transformers():
-        model, info = _load(checkpoint, plan)
-    _check_complete(checkpoint, info)
-    _check_dtypes(checkpoint, model, plan)
-    _check_rotary_frequencies(checkpoint, model)
-    if plan.device == "cpu" and checkpoint.is_local:
-        # CPU weights are mapped from the file: whoever saves into that folder would change, or kill, this process.
-        for parameter in model.parameters():
-            parameter.data = parameter.data.clone()
-    model.train(mode=False)
-    return model
-
-
-def _load(checkpoint: Checkpoint, plan: DevicePlan) -> tuple[Qwen3Model, dict[str, Any]]:
-    from transformers import Qwen3Config, Qwen3Model
-
-    # Typed loosely: with output_loading_info it returns a pair, which transformers' own annotations do not say.
-    from_pretrained: Any = Qwen3Model.from_pretrained
-    # accelerate is needed for any device map; a plain load is already on the CPU.
-    placement: dict[str, Any] = {} if plan.device == "cpu" else {"device_map": {"": plan.device}}
-    try:
-        pair: tuple[Qwen3Model, dict[str, Any]] = from_pretrained(
-            checkpoint.folder,
-            config=Qwen3Config(**{**checkpoint.config, "use_cache": False}),
-            dtype=plan.torch_dtype,
-            attn_implementation="sdpa",
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-            **placement,
-        )
-    except Exception as error:  # safetensors, huggingface_hub and transformers each raise classes of their own
-        if is_out_of_memory(error):
-            message = (
-                f"{checkpoint.name} in {plan.dtype} does not fit into the memory of {plan.device}. "
-                "Use a smaller model ('f2rag models' shows the memory of each), another dtype or another device."
-            )
-            raise OutOfMemoryError(message) from error
-        message = (
-            f"The model in {str(checkpoint.folder)!r} cannot be loaded ({type(error).__name__}: {error}). "
-            "Download the checkpoint again, config.json and weights from one revision."
-        )
-        raise CorruptCheckpointError(message) from error
-    return pair
 
 
 def last_token_states(model: Qwen3Model, ids: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
@@ -152,72 +68,3 @@ def self_test(model: Qwen3Model, plan: DevicePlan) -> float:
         stock = torch.nn.functional.normalize(stock_last_token_states(model, ids, last), dim=1)
     difference = float((fast - stock).abs().max())
     return difference if np.isfinite(difference) else float("inf")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch means that a device, or the CPU, had too little memory."""
-    import torch
-
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
-
-
-def _check_complete(checkpoint: Checkpoint, info: dict[str, Any]) -> None:
-    missing = sorted(info["missing_keys"])
-    mismatched = sorted(str(key) for key in info["mismatched_keys"])
-    unused = sorted(key for key in info["unexpected_keys"] if not key.endswith(_NEVER_USED))
-    if missing or mismatched or unused:
-        shown = ", ".join([*missing, *mismatched, *unused][:4])
-        message = (
-            f"The weights in {str(checkpoint.folder)!r} do not fit the config: {len(missing)} tensors are missing, "
-            f"{len(mismatched)} have another shape and {len(unused)} have no place ({shown}). The vectors would be "
-            "wrong: download the checkpoint again, config.json and weights from one revision."
-        )
-        raise CorruptCheckpointError(message)
-
-
-def _check_dtypes(checkpoint: Checkpoint, model: Qwen3Model, plan: DevicePlan) -> None:
-    wrong = {parameter.dtype for parameter in model.parameters()} - {plan.torch_dtype}
-    if wrong:
-        message = (
-            f"{checkpoint.name} was loaded with weights in {', '.join(map(str, wrong))} instead of {plan.dtype}: "
-            "something else in this process loaded a model at the same moment. Load again, one at a time."
-        )
-        raise ModelLoadError(message)
-
-
-def _check_rotary_frequencies(checkpoint: Checkpoint, model: Qwen3Model) -> None:
-    import torch
-
-    head_dim = int(checkpoint.config["head_dim"])
-    powers = torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim
-    expected = checkpoint.rope_theta**-powers
-    found = model.rotary_emb.inv_freq
-    # bfloat16 frequencies would shift every position; they must stay float32 whatever the model's dtype.
-    if found.dtype != torch.float32 or not torch.allclose(found.cpu().double(), expected, rtol=1e-5, atol=0):
-        message = (
-            f"The rotary frequencies ({found.dtype}) are not those of rope_theta={checkpoint.rope_theta:g} in "
-            "float32. This version of transformers reads the config differently: install one that f2rag supports."
-        )
-        raise ModelLoadError(message)
-
-
-@contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Silence the weight progress bar and the tie-weights chatter of transformers while a model loads."""
-    import transformers.utils.logging
-
-    # Its helper functions carry no annotations.
-    transformers_logging: Any = transformers.utils.logging
-    shown = transformers_logging.is_progress_bar_enabled()
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if shown:
-            transformers_logging.enable_progress_bar()

@@ -23,12 +23,11 @@ from f2rag.batching import Batch, plan_batches
 from f2rag.errors import DeviceError, EncoderClosedError, OutOfMemoryError
 from f2rag.forward import (
     SELF_TEST_TOLERANCE,
-    is_out_of_memory,
     last_token_states,
-    load_model,
     self_test,
     stock_last_token_states,
 )
+from f2rag.loading import is_out_of_memory, load_model
 from f2rag.vectors import normalize
 
 if TYPE_CHECKING:
