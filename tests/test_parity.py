@@ -23,6 +23,7 @@ with warnings.catch_warnings():
 
 from f2rag import F2LLMEncoder, forward
 from f2rag.models import MODELS, STAND_IN_FOLDER, mrl_ladder
+from f2rag.packing import pad
 from f2rag.prompts import TASKS, format_query
 from f2rag.testing import write_checkpoint
 
@@ -190,21 +191,24 @@ def test_a_rotary_base_in_the_newer_config_format_is_read(make_checkpoint: Any, 
         assert difference(mine.embed_documents(DOCUMENTS), theirs) <= TOLERANCE
 
 
+def hidden_states(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    states: torch.Tensor = model(
+        input_ids=ids, attention_mask={"full_attention": None}, use_cache=False
+    ).last_hidden_state
+    return states
+
+
 def last_column(model: Any, ids: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
-    return forward_states(model, ids, torch.full_like(last, ids.shape[1] - 1))
+    return hidden_states(model, ids)[:, -1]
 
 
 def without_eos(model: Any, ids: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
-    return forward_states(model, ids, (last - 1).clamp(min=0))
+    return hidden_states(model, ids)[torch.arange(len(ids)), (last - 1).clamp(min=0)]
 
 
 def mean_pool(model: Any, ids: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
-    hidden = model(input_ids=ids, attention_mask={"full_attention": None}, use_cache=False).last_hidden_state
     inside = (torch.arange(ids.shape[1])[None, :] <= last[:, None])[..., None]
-    return (hidden * inside).sum(1) / inside.sum(1)
-
-
-forward_states = forward.last_token_states
+    return (hidden_states(model, ids) * inside).sum(1) / inside.sum(1)
 
 
 @pytest.mark.parametrize("bug", [last_column, without_eos, mean_pool])
@@ -213,7 +217,13 @@ def test_a_wrong_pooling_is_caught(
 ) -> None:
     folder = make_checkpoint(model="330M")
     theirs = reference_documents(folder, DOCUMENTS)
-    monkeypatch.setattr("f2rag.runtime.last_token_states", bug)
+
+    def wrong_states(self: Any, ids: Any) -> torch.Tensor:
+        packing = pad(ids, pad_id=0)
+        table = torch.from_numpy(packing.ids.reshape(packing.rows, packing.width))
+        return bug(self._model, table, torch.from_numpy(packing.lengths) - 1).float()
+
+    monkeypatch.setattr(forward.FastForward, "states", wrong_states)
     with encoder(folder) as mine:
         assert difference(mine.embed_documents(DOCUMENTS), theirs) > 1000 * TOLERANCE
 
@@ -222,9 +232,8 @@ def test_a_wrong_forward_fails_its_self_test_and_the_stock_one_takes_over(
     make_checkpoint: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = make_checkpoint(model="330M", seed=1)
-    for module in ("forward", "runtime"):
-        monkeypatch.setattr(f"f2rag.{module}.last_token_states", last_column)
+    monkeypatch.setattr(forward.PaddedAttention, "of_last", lambda self, queries, keys, values: queries.flatten(1))
     with encoder(folder) as mine:
         assert difference(mine.embed_documents(DOCUMENTS), reference_documents(folder, DOCUMENTS)) <= TOLERANCE
         assert not mine.self_test_result()[1]
-    assert "using the slower stock forward" in caplog.text
+    assert "using a slower one" in caplog.text

@@ -1,0 +1,180 @@
+"""Attention on a batch, through torch's own kernels: on padded rows without a mask, or on rows laid end to end.
+
+Both are exact for a causal model whose padding is on the right: no real token sees what follows it. With a mask torch
+would leave its fast kernels; only the last layer's single queries need one, and theirs is one row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from f2rag.packing import Packing
+from f2rag.transfer import to_device
+
+VariableLength = Callable[..., Any]
+"""``torch.nn.attention.varlen.varlen_attn``, or in a test what stands for it."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """The attention's layout of one batch, on the device.
+
+    Attributes:
+        count: Rows of the batch.
+        width: See ``Packing``.
+        joined: See ``Packing``.
+        lengths: int64 (rows,).
+        expand: See ``Packing``.
+        fold: See ``Packing``.
+    """
+
+    count: int
+    width: int
+    joined: bool
+    lengths: Tensor
+    expand: Tensor | None
+    fold: Tensor | None
+
+    @classmethod
+    def of(cls, packing: Packing, device: str) -> Rows:
+        """Move a packing's indices to a device."""
+        return cls(
+            count=packing.rows,
+            width=packing.width,
+            joined=packing.joined,
+            lengths=to_device(packing.lengths, device),
+            expand=None if packing.expand is None else to_device(packing.expand, device),
+            fold=None if packing.fold is None else to_device(packing.fold, device),
+        )
+
+    def spread(self, tokens: Tensor) -> Tensor:
+        """From one row for each computed token to the attention's layout."""
+        return tokens if self.expand is None else tokens[self.expand]
+
+    def gather(self, places: Tensor) -> Tensor:
+        """And back."""
+        return places if self.fold is None else places[self.fold]
+
+
+class PaddedAttention:
+    """Scaled dot product attention on rows padded to one length.
+
+    Args:
+        rows: The layout.
+    """
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    def __call__(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Causal attention of all tokens.
+
+        Args:
+            queries: (tokens, heads, size).
+            keys: (tokens, key heads, size).
+            values: The same.
+
+        Returns:
+            (tokens, heads x size).
+        """
+        attended = functional.scaled_dot_product_attention(
+            self._by_row(queries), self._by_row(keys), self._by_row(values), is_causal=True, enable_gqa=True
+        )
+        return self._rows.gather(attended.transpose(1, 2).flatten(2).flatten(0, 1))
+
+    def of_last(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Attention of each row's last token, which sees all of its row.
+
+        Args:
+            queries: (rows, heads, size).
+            keys: (tokens, key heads, size).
+            values: The same.
+
+        Returns:
+            (rows, heads x size).
+        """
+        places = torch.arange(self._rows.width, device=queries.device)
+        visible = places[None, None, None, :] < self._rows.lengths[:, None, None, None]
+        attended = functional.scaled_dot_product_attention(
+            queries[:, :, None], self._by_row(keys), self._by_row(values), attn_mask=visible, enable_gqa=True
+        )
+        return attended.flatten(1)
+
+    def _by_row(self, tokens: Tensor) -> Tensor:
+        """(rows, heads, width, size)."""
+        return self._rows.spread(tokens).view(self._rows.count, self._rows.width, *tokens.shape[1:]).transpose(1, 2)
+
+
+class JoinedAttention:
+    """Attention on rows that lie end to end, by a kernel that takes where each begins.
+
+    Args:
+        rows: The layout.
+        kernel: As ``variable_length_kernel`` gives it.
+    """
+
+    def __init__(self, rows: Rows, *, kernel: VariableLength) -> None:
+        self._rows = rows
+        self._kernel = kernel
+        ends = torch.cumsum(rows.lengths, 0)
+        self._begins = functional.pad(ends, (1, 0)).int()
+
+    def __call__(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """See ``PaddedAttention``."""
+        attended = self._kernel(
+            *(self._rows.spread(part).contiguous() for part in (queries, keys, values)),
+            *(self._begins, self._begins, self._rows.width, self._rows.width),
+            causal=True,
+        )
+        return self._rows.gather(attended.flatten(1))
+
+    def of_last(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """See ``PaddedAttention``."""
+        singles = torch.arange(self._rows.count + 1, dtype=torch.int32, device=queries.device)
+        spread = (self._rows.spread(part).contiguous() for part in (keys, values))
+        attended: Tensor = self._kernel(
+            queries.contiguous(), *spread, singles, self._begins, 1, self._rows.width, causal=False
+        )
+        return attended.flatten(1)
+
+
+def variable_length_kernel() -> VariableLength | None:
+    """Torch's own kernel for rows of different lengths, with one way to call it; ``None`` where torch has none.
+
+    Its arguments differ between releases: 2.10 says ``is_causal``, later ones give a window, and ``enable_gqa``
+    came in 2.12; where it is missing the kernel takes fewer key heads without being told.
+    """
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    return adapt_kernel(varlen_attn)
+
+
+def adapt_kernel(function: Callable[..., Any]) -> VariableLength | None:
+    """See ``variable_length_kernel``; ``None`` for a signature that is not known."""
+    parameters = inspect.signature(function).parameters
+    shared: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in parameters else {}
+    causal: dict[str, Any]
+    full: dict[str, Any]
+    if "window_size" in parameters:
+        causal, full = {"window_size": (-1, 0)}, {"window_size": (-1, -1)}
+    elif "is_causal" in parameters:
+        causal, full = {"is_causal": True}, {"is_causal": False}
+    else:
+        return None
+    return functools.partial(_call_kernel, function, {**shared, **causal}, {**shared, **full})
+
+
+def _call_kernel(
+    function: Callable[..., Any], when_causal: dict[str, Any], when_full: dict[str, Any], *tensors: Any, causal: bool
+) -> Any:
+    return function(*tensors, **(when_causal if causal else when_full))
