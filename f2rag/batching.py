@@ -1,6 +1,6 @@
 """Which texts go through the model together: sorted by tokens, packed under a budget of padded tokens.
 
-Pure functions over lengths; nothing here knows a tokenizer, a model or a device.
+Pure arithmetic over lengths; nothing here knows a tokenizer, a model or a device.
 """
 
 from __future__ import annotations
@@ -33,16 +33,8 @@ class Batch:
         """What the model computes for this batch."""
         return len(self.rows) * self.tokens
 
-    def halves(self) -> tuple[Batch, Batch] | None:
-        """Two batches of half the rows, after the device ran out of memory; ``None`` for a single row."""
-        if len(self.rows) < 2:
-            return None
-        middle = len(self.rows) // 2
-        # The second half keeps the width of the first; its own longest text is not known here and may be shorter.
-        return Batch(self.rows[:middle], self.tokens), Batch(self.rows[middle:], self.tokens)
 
-
-def plan_batches(lengths: Sequence[int], *, token_budget: int) -> list[Batch]:
+def plan_batches(lengths: Sequence[int], *, token_budget: int, padding: int | None = None) -> list[Batch]:
     """Group texts of similar length so that each group, padded to its longest, stays within the budget.
 
     A text that is longer than the budget goes alone. The longest batch comes first, so that a device without enough
@@ -51,6 +43,8 @@ def plan_batches(lengths: Sequence[int], *, token_budget: int) -> list[Batch]:
     Args:
         lengths: Tokens of each text.
         token_budget: Largest allowed rows x longest of a batch.
+        padding: Most tokens of padding in a batch; ``None`` allows any number. With the tokens that one forward more
+            would cost, the groups are about the cheapest: none pads for more than a batch of its own would cost.
     """
     order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
     batches: list[Batch] = []
@@ -58,9 +52,50 @@ def plan_batches(lengths: Sequence[int], *, token_budget: int) -> list[Batch]:
     while start < len(order):
         tokens = max(int(lengths[order[start]]), 1)
         rows = order[start : start + max(token_budget // tokens, 1)]
+        if padding is not None:
+            wasted = np.cumsum([tokens - lengths[row] for row in rows])
+            rows = rows[: max(int(np.searchsorted(wasted, padding, side="right")), 1)]
         batches.append(Batch(rows, tokens))
         start += len(rows)
     return batches
+
+
+class MemoryLimit:
+    """Padded tokens per forward that a device had memory for: halved at once, raised again with care.
+
+    Memory runs short for a moment too, where other programs use the same device. So after ``patience`` forwards of at
+    least half the limit it is doubled; and each time that this turns out to have been too much, the patience doubles,
+    so that a device which is simply small pays for ever fewer attempts.
+    """
+
+    def __init__(self, *, patience: int = 64) -> None:
+        self.tokens = int(np.iinfo(np.int64).max)
+        self._patience = patience
+        self._passed = 0
+        self._was_raised = False
+
+    @property
+    def is_set(self) -> bool:
+        """Whether memory has run out at all."""
+        return self.tokens < np.iinfo(np.int64).max
+
+    def lower(self, padded_tokens: int) -> None:
+        """Note that a forward of so many padded tokens did not fit."""
+        if self._was_raised:
+            self._patience *= 2
+        self.tokens = min(max(padded_tokens // 2, 1), self.tokens)
+        self._passed = 0
+        self._was_raised = False
+
+    def passed(self, padded_tokens: int) -> None:
+        """Note that a forward of so many padded tokens fitted."""
+        if not self.is_set or padded_tokens * 2 < self.tokens:
+            return
+        self._passed += 1
+        if self._passed >= self._patience:
+            self._passed = 0
+            self._was_raised = True
+            self.tokens *= 2
 
 
 def deduplicate(keys: Sequence[Key]) -> tuple[list[int], npt.NDArray[np.intp]]:

@@ -54,13 +54,15 @@ class Compilation:
         self._tolerance = tolerance
         self._tokens = 0
         self._once = threading.Lock()
+        self._counted = False
         self._begun = False
         self._pays_after = _pays_after(plan)
 
     def count(self, tokens: int) -> None:
         """Note that tokens were computed; begins to compile in the background when it pays."""
         self._tokens += tokens
-        if self._pays_after is not None and self._tokens >= self._pays_after and not self._begun:
+        if self._pays_after is not None and self._tokens >= self._pays_after and not self._counted:
+            self._counted = True
             threading.Thread(target=self.run, name="f2rag-compile", daemon=True).start()
 
     def run(self) -> bool:

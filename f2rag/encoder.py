@@ -6,9 +6,9 @@ the work: checkpoint, tokenizer, runtime. The two roles are separate methods, so
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import functools
+import logging
 import os
 import threading
 import warnings
@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from f2rag.batching import deduplicate, windows
+from f2rag import pipeline
 from f2rag.checkpoint import Checkpoint, weights_state
 from f2rag.contract import EmbeddingContract
 from f2rag.device import DevicePlan, check_dtype_name, plan_device
@@ -29,9 +29,9 @@ from f2rag.options import (
     check_takes_instruction,
     check_text,
     check_texts,
+    check_weight_dtype,
     check_whole_number,
 )
-from f2rag.prompts import format_query
 from f2rag.runtime import Lease, ModelRuntime, RuntimeKey, lease
 from f2rag.source import ModelSource
 from f2rag.types import FloatMatrix, FloatVector, Overflow
@@ -39,11 +39,10 @@ from f2rag.vectors import check_dimensions
 
 Result = TypeVar("Result")
 
-_WINDOW = 4096
-"""Texts that are tokenised and sorted together: large enough that lengths in a batch are alike, small in memory."""
+logger = logging.getLogger(__name__)
 
 _CALLER_THREADS = 8
-"""Threads that tokenise for async callers; the device has its own single worker."""
+"""Threads that tokenise for async callers; none of them waits for the device, which has its own worker."""
 
 
 class TruncationWarning(UserWarning):
@@ -65,6 +64,8 @@ class F2LLMEncoder:
         instruction: The sentence that says what is looked for; ``""`` embeds queries bare. Not together with ``task``.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; ``None`` takes the best there is.
         dtype: ``"float32"``, ``"bfloat16"``, ``"float16"``; ``None`` takes what the device computes fast.
+        weight_dtype: ``"int8"`` or ``"int4"`` holds the layers' weights rounded, in less memory and at a cost in
+            quality (``docs/quantization.md``); ``None`` holds them in ``dtype``.
         max_length: Tokens after which a text is cut, EOS included; ``None`` takes the model's safe length.
         on_overflow: What to do with longer texts: ``"warn"`` cuts them and warns, ``"truncate"`` cuts silently (see
             ``truncated_count``), ``"error"`` refuses them.
@@ -94,6 +95,7 @@ class F2LLMEncoder:
         instruction: str | None = None,
         device: str | None = None,
         dtype: str | None = None,
+        weight_dtype: str | None = None,
         max_length: int | None = None,
         on_overflow: Overflow = "warn",
         local_files_only: bool = False,
@@ -109,6 +111,7 @@ class F2LLMEncoder:
                 instruction=instruction,
                 device=device,
                 dtype=check_dtype_name(dtype),
+                weight_dtype=check_weight_dtype(weight_dtype),
                 max_length=max_length,
                 on_overflow=on_overflow,
                 local_files_only=local_files_only,
@@ -129,6 +132,7 @@ class F2LLMEncoder:
         self._closed = False
         self._lease: Lease | None = None
         self._callers: concurrent.futures.ThreadPoolExecutor | None = None
+        self._places = pipeline.Places()
 
     # -- what it is ---------------------------------------------------------------------------------------------
 
@@ -180,7 +184,7 @@ class F2LLMEncoder:
     @property
     def device_plan(self) -> DevicePlan:
         """Device, dtype and token budget, with the reason."""
-        return plan_device(self.options.device, self.options.dtype)
+        return plan_device(self.options.device, self.options.dtype, self.options.weight_dtype)
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -202,6 +206,7 @@ class F2LLMEncoder:
             document_instruction=self.document_instruction,
             max_length=self.max_length,
             dtype=self.options.dtype or "by hardware",
+            weight_dtype=self.options.weight_dtype or "",
         )
 
     # -- embedding ----------------------------------------------------------------------------------------------
@@ -234,8 +239,8 @@ class F2LLMEncoder:
         Returns:
             float32 (n, dimensions), rows of unit length, in the order given.
         """
-        prompt = self._instruction_for_call(instruction)
-        return self._embed(texts, prompt=prompt, dimensions=dimensions, method="embed_queries")
+        call = functools.partial(self._for_queries, dimensions, instruction)
+        return self._embed(texts, call, method="embed_queries")
 
     def embed_documents(self, texts: Sequence[str], *, dimensions: int | None = None) -> FloatMatrix:
         """Embed documents: bare for retrieval, with the instruction for symmetric tasks; see ``embed_query``.
@@ -243,8 +248,7 @@ class F2LLMEncoder:
         Returns:
             float32 (n, dimensions), rows of unit length, in the order given.
         """
-        prompt = self.document_instruction
-        return self._embed(texts, prompt=prompt, dimensions=dimensions, method="embed_documents")
+        return self._embed(texts, functools.partial(self._for_documents, dimensions), method="embed_documents")
 
     def iter_documents(
         self, texts: Iterable[str], *, dimensions: int | None = None, window: int = 2048
@@ -252,12 +256,15 @@ class F2LLMEncoder:
         """Embed a stream of documents, endless if need be, in bounded memory.
 
         Args:
-            texts: Any iterable; it is read one window ahead.
+            texts: Any iterable. It is read by the thread that asks for the next array, up to one window beyond that
+                array, so that the device computes while you work with what you have: a stream that waits for its own
+                vectors would wait for ever.
             dimensions: Output size.
             window: Texts that are sorted and embedded together.
 
         Returns:
-            An iterator of float32 arrays (up to ``window``, dimensions), in the order given.
+            An iterator of float32 arrays (up to ``window``, dimensions), in the order given. An error comes after the
+            arrays of the windows before it. Closing or dropping the iterator drops what has not been computed.
 
         Raises:
             TextTypeError: ``texts`` is one string, or no stream; while iterating: an item is no string.
@@ -266,29 +273,28 @@ class F2LLMEncoder:
         if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
             message = f"iter_documents takes a stream of strings; {type(texts).__name__} was given."
             raise TextTypeError(message)
-        return self._stream(texts, dimensions=dimensions, window=size)
+        call = functools.partial(self._for_documents, dimensions)
+        return pipeline.stream(call, texts, window=size, method="iter_documents")
 
     async def aembed_query(
         self, text: str, *, dimensions: int | None = None, instruction: str | None = None
     ) -> FloatVector:
-        """``embed_query`` without blocking the event loop."""
-        return await self._in_thread(
-            functools.partial(self.embed_query, text, dimensions=dimensions, instruction=instruction)
-        )
+        """``embed_query`` without blocking the event loop; what waits when the device becomes free is one batch."""
+        check_text(text, method="embed_query")
+        rows = await self.aembed_queries([text], dimensions=dimensions, instruction=instruction)
+        vector: FloatVector = rows[0]
+        return vector
 
     async def aembed_queries(
         self, texts: Sequence[str], *, dimensions: int | None = None, instruction: str | None = None
     ) -> FloatMatrix:
         """``embed_queries`` without blocking the event loop."""
-        check_texts(texts, method="embed_queries")
-        return await self._in_thread(
-            functools.partial(self.embed_queries, list(texts), dimensions=dimensions, instruction=instruction)
-        )
+        call = functools.partial(self._for_queries, dimensions, instruction)
+        return await self._aembed(texts, call, method="embed_queries")
 
     async def aembed_documents(self, texts: Sequence[str], *, dimensions: int | None = None) -> FloatMatrix:
         """``embed_documents`` without blocking the event loop."""
-        check_texts(texts, method="embed_documents")
-        return await self._in_thread(functools.partial(self.embed_documents, list(texts), dimensions=dimensions))
+        return await self._aembed(texts, functools.partial(self._for_documents, dimensions), method="embed_documents")
 
     def similarity(self, queries: FloatMatrix | FloatVector, documents: FloatMatrix | FloatVector) -> FloatMatrix:
         """Cosine similarities of unit vectors.
@@ -329,6 +335,17 @@ class F2LLMEncoder:
         """
         self.embed_queries(["warm up"])
         return f"{self.model_name} on {self._runtime().plan.describe()}"
+
+    def compile(self) -> str:
+        """Compile the parts of the model between its matrix products, and wait until that is done.
+
+        Takes tens of seconds, and pays on a GPU or on a CPU with AMX; there it also begins by itself, beside the work,
+        once enough was computed (``TORCHDYNAMO_DISABLE=1`` prevents it). Needs triton or a C++ compiler.
+
+        Returns:
+            ``"compiled"``, or ``"not compiled"`` with the reason; then everything works as before.
+        """
+        return self._runtime().compile()
 
     def fetch(self) -> Checkpoint:
         """Make sure that all files of the model are on this machine, downloading what is missing; loads nothing.
@@ -374,39 +391,40 @@ class F2LLMEncoder:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _embed(
-        self, texts: Sequence[str], *, prompt: str, dimensions: int | None, method: str, first: int = 0
-    ) -> FloatMatrix:
+    def _embed(self, texts: Sequence[str], call: Callable[[], pipeline.Embedding], *, method: str) -> FloatMatrix:
         self._check_open()
-        check_texts(texts, method=method, first=first)
-        wanted = self._checked_dimensions(dimensions)
+        check_texts(texts, method=method)
         # A copy: the caller may change the list while the model works.
-        parts = windows(list(texts), size=_WINDOW)
-        vectors = [np.empty((0, wanted), dtype=np.float32)]
-        for window in parts:
-            prompted = [format_query(text, prompt) for text in window] if prompt else window
-            vectors.append(self._embed_window(prompted, dimensions=wanted, first=first))
-            first += len(window)
-        return vectors[1] if len(vectors) == 2 else np.concatenate(vectors)
+        return pipeline.embed(call(), list(texts))
 
-    def _stream(self, texts: Iterable[str], *, dimensions: int | None, window: int) -> Iterator[FloatMatrix]:
-        first = 0
-        for part in windows(texts, size=window):
-            prompt = self.document_instruction
-            yield self._embed(part, prompt=prompt, dimensions=dimensions, method="iter_documents", first=first)
-            first += len(part)
+    async def _aembed(
+        self, texts: Sequence[str], call: Callable[[], pipeline.Embedding], *, method: str
+    ) -> FloatMatrix:
+        self._check_process()
+        self._check_open()
+        check_texts(texts, method=method)
+        return await pipeline.aembed(call, list(texts), places=self._places, in_thread=self._in_thread)
 
-    def _embed_window(self, texts: Sequence[str], *, dimensions: int, first: int) -> FloatMatrix:
-        originals, inverse = deduplicate(texts)
-        runtime = self._runtime()
-        tokenized = self._source.tokenizer.encode([texts[i] for i in originals], max_length=self.max_length)
-        if tokenized.overlong:
-            positions = {first + originals[row]: count for row, count in tokenized.overlong.items()}
-            self._report_overlong(positions, total=int(np.isin(inverse, list(tokenized.overlong)).sum()))
-        distinct = runtime.compute(tokenized.ids, dimensions=dimensions, token_budget=self.options.token_budget)
-        return distinct[inverse]
+    def _for_queries(self, dimensions: int | None, instruction: str | None) -> pipeline.Embedding:
+        return self._for_call(self._instruction_for_call(instruction), dimensions)
 
-    def _report_overlong(self, positions: dict[int, int], *, total: int) -> None:
+    def _for_documents(self, dimensions: int | None) -> pipeline.Embedding:
+        return self._for_call(self.document_instruction, dimensions)
+
+    def _for_call(self, prompt: str, dimensions: int | None) -> pipeline.Embedding:
+        """What one call decided; may read the checkpoint's small files."""
+        self._check_open()
+        return pipeline.Embedding(
+            tokenizer=lambda: self._source.tokenizer,
+            runtime=self._runtime,
+            prompt=prompt,
+            dimensions=self._checked_dimensions(dimensions),
+            max_length=self.max_length,
+            token_budget=self.options.token_budget,
+            on_overlong=self._report_overlong,
+        )
+
+    def _report_overlong(self, positions: dict[int, int], total: int) -> None:
         first = min(positions)
         what = f"text {first} has {positions[first]} tokens, max_length is {self.max_length}"
         if self.options.on_overflow == "error":
@@ -414,9 +432,14 @@ class F2LLMEncoder:
             raise OverlongTextError(message)
         with self._state:
             self._truncated_count += total
+        logger.info("%d texts were cut: %s.", total, what)
         if self.options.on_overflow == "warn":
-            message = f"{total} texts were cut ({what}). Split long texts, or raise max_length."
-            warnings.warn(message, TruncationWarning, stacklevel=5)
+            # One text for all: Python keeps every different text of a warning for as long as the process lives.
+            message = (
+                f"Texts were cut to max_length={self.max_length} tokens; truncated_count says how many, the log which. "
+                "Split long texts, or raise max_length."
+            )
+            warnings.warn(message, TruncationWarning, stacklevel=pipeline.level_of_caller())
 
     def _instruction_for_call(self, instruction: str | None) -> str:
         if instruction is None:
@@ -452,6 +475,7 @@ class F2LLMEncoder:
         self._loading, self._state = threading.RLock(), threading.Lock()
         self._source.renew_lock()
         self._callers = None
+        self._places = pipeline.Places()
         if self._lease is not None:
             self._lease.forget()
             self._lease = None
@@ -464,16 +488,14 @@ class F2LLMEncoder:
             raise InputError(message)
         pad_id = self._source.tokenizer.pad_id
         state = weights_state(found.folder)
-        key = RuntimeKey(str(found.folder.resolve()), found.revision, state, plan.device, plan.dtype)
+        key = RuntimeKey(str(found.folder.resolve()), found.revision, state, plan.device, plan.dtype, plan.weight_dtype)
         return lease(key, lambda: ModelRuntime(found, plan, pad_id=pad_id), owner=self)
 
-    async def _in_thread(self, work: Callable[[], Result]) -> Result:
-        self._check_process()
-        self._check_open()
+    def _in_thread(self, work: Callable[[], Result]) -> concurrent.futures.Future[Result]:
         with self._state:
+            self._check_open()
             if self._callers is None:
                 self._callers = concurrent.futures.ThreadPoolExecutor(
                     _CALLER_THREADS, thread_name_prefix="f2rag-caller"
                 )
-            future = self._callers.submit(work)
-        return await asyncio.wrap_future(future)
+            return self._callers.submit(work)

@@ -98,9 +98,10 @@ def _joined(*linears: torch.nn.Linear | QuantizedLinear) -> Matrix:
     quantized = [linear for linear in linears if isinstance(linear, QuantizedLinear)]
     if quantized:
         return fuse(quantized)
-    joined = torch.cat([linear.weight.detach() for linear in linears])
-    parts = torch.split(joined, [linear.out_features for linear in linears])
-    for linear, part in zip(linears, parts, strict=True):
+    plain = [linear for linear in linears if isinstance(linear, torch.nn.Linear)]
+    joined = torch.cat([linear.weight.detach() for linear in plain])
+    parts = torch.split(joined, [linear.out_features for linear in plain])
+    for linear, part in zip(plain, parts, strict=True):
         linear.weight.data = part
     return joined
 

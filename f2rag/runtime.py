@@ -1,13 +1,11 @@
-"""One loaded model per (model, revision, device, dtype) in a process, and the single worker that feeds the device.
+"""One loaded model per (model, revision, device, dtype) in a process, with the scheduler that feeds the device.
 
 Encoders, and through them every LangChain, LlamaIndex or app object, lease a runtime; the last one to let go frees the
-memory. One thread computes, batch by batch, so that a short query waits for one batch of a long job and not for all of
-it. Nothing here knows text: token ids go in, vectors come out.
+memory. Nothing here knows text: token ids go in, vectors come out. Who computes next stands in ``scheduling.py``.
 """
 
 from __future__ import annotations
 
-import collections
 import concurrent.futures
 import dataclasses
 import logging
@@ -17,35 +15,30 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from f2rag.batching import Batch, plan_batches
-from f2rag.errors import DeviceError, EncoderClosedError, OutOfMemoryError
-from f2rag.forward import (
-    SELF_TEST_TOLERANCE,
-    last_token_states,
-    self_test,
-    stock_last_token_states,
-)
-from f2rag.loading import is_out_of_memory, load_model
-from f2rag.vectors import normalize
+from f2rag.errors import DeviceError
+from f2rag.loading import load_model
+from f2rag.scheduling import Scheduler
+from f2rag.threads import limit_threads
+from f2rag.transfer import Arriving, from_device
 
 if TYPE_CHECKING:
-    import torch
-
     from f2rag.checkpoint import Checkpoint
     from f2rag.device import DevicePlan
+    from f2rag.forward import Choice
     from f2rag.tokenizer import TokenIds
     from f2rag.types import FloatMatrix
 
 logger = logging.getLogger(__name__)
 
-_IN_FLIGHT = 2
-"""Batches that one caller has submitted and not yet collected: enough to keep the worker busy, not more."""
+_FORWARD_COSTS_CPU = 256
+"""Tokens that a forward on a CPU costs beside its own: the weights are read once, small products are less efficient."""
+
+_FORWARD_COSTS_ACCELERATOR = 4096
+"""The same on a GPU, where a short forward takes the time of its kernel launches: some milliseconds, or this many."""
 
 
 class ModelRuntime:
-    """A loaded model and its worker.
+    """A loaded model and its scheduler.
 
     Args:
         checkpoint: The files.
@@ -56,140 +49,88 @@ class ModelRuntime:
     def __init__(self, checkpoint: Checkpoint, plan: DevicePlan, *, pad_id: int) -> None:
         self.checkpoint = checkpoint
         self.plan = plan
-        self.self_test_difference = 0.0
-        self.uses_fast_forward = True
-        self._pad_id = pad_id
-        self._budget_limit: int | None = None
         _prepare_forked_child(plan)
-        self._model = load_model(checkpoint, plan)
-        self._worker = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix=f"f2rag-{plan.device}")
-        self._check_forward()
+        if plan.device == "cpu":
+            limit_threads()
+        self._chosen = _load(checkpoint, plan, pad_id=pad_id)
+        self._scheduler = Scheduler(
+            self._compute,
+            name=checkpoint.name,
+            device=plan.device,
+            padding=_FORWARD_COSTS_CPU if plan.device == "cpu" else _FORWARD_COSTS_ACCELERATOR,
+            on_out_of_memory=self._give_memory_back,
+        )
 
-    def compute(self, ids: Sequence[TokenIds], *, dimensions: int, token_budget: int | None = None) -> FloatMatrix:
-        """Embed token ids.
+    def submit(
+        self, ids: Sequence[TokenIds], *, dimensions: int, token_budget: int | None = None, owner: object = None
+    ) -> concurrent.futures.Future[FloatMatrix]:
+        """Embed token ids, without waiting; see ``Scheduler.submit``.
 
         Args:
-            ids: One int64 array per text, ending in the EOS.
+            ids: One int64 array per text, ending in the EOS; must not change.
             dimensions: Output size; the vector is sliced before it is normalised.
             token_budget: Padded tokens per forward; ``None`` takes the plan's.
+            owner: Long calls of one owner have one turn among them.
 
         Returns:
-            float32 (n, dimensions), rows of unit length, in the order of ``ids``.
+            A future of float32 (n, dimensions), rows of unit length, in the order of ``ids``.
 
         Raises:
-            OutOfMemoryError: A single text does not fit on the device.
+            EncoderClosedError: The model was let go.
         """
-        vectors = np.empty((len(ids), dimensions), dtype=np.float32)
-        budget = min(token_budget or self.plan.token_budget, self._budget_limit or np.iinfo(np.int64).max)
-        waiting: collections.deque[concurrent.futures.Future[None]] = collections.deque()
-        try:
-            for batch in plan_batches([len(row) for row in ids], token_budget=budget):
-                if len(waiting) == _IN_FLIGHT:
-                    waiting.popleft().result()
-                waiting.append(self._submit(vectors, batch, ids))
-            while waiting:
-                waiting.popleft().result()
-        except concurrent.futures.CancelledError:
-            raise _closed(self.checkpoint.name) from None
-        finally:
-            for future in waiting:
-                future.cancel()
-        return vectors
+        budget = token_budget or self.plan.token_budget
+        return self._scheduler.submit(ids, dimensions=dimensions, token_budget=budget, owner=owner)
+
+    @property
+    def self_test_difference(self) -> float:
+        """Largest difference of the fast forward from the stock one at load."""
+        return self._chosen.difference
+
+    @property
+    def uses_fast_forward(self) -> bool:
+        """Whether the fast forward passed that test and is in use."""
+        return self._chosen.is_fast
+
+    def compile(self) -> str:
+        """Compile what can be compiled, once; see ``compilation.py``. Work goes on meanwhile.
+
+        Returns:
+            ``"compiled"``, or why not.
+        """
+        if self._chosen.compilation is None:
+            return "not compiled: the fast forward is not in use"
+        self._chosen.compilation.run()
+        return self._chosen.compilation.state
 
     def close(self) -> None:
         """Take no more work; the batch that runs is finished, and then the weights are freed.
 
         Does not wait: the garbage collector may call this, in any thread, the worker's own among them.
         """
-        self._worker.shutdown(wait=False, cancel_futures=True)
+        self._scheduler.close()
 
-    def _submit(self, vectors: FloatMatrix, batch: Batch, ids: Sequence[TokenIds]) -> concurrent.futures.Future[None]:
-        try:
-            return self._worker.submit(self._fill, vectors, batch, ids)
-        except RuntimeError as error:  # the worker takes no more: closed, or the interpreter ends
-            raise _closed(self.checkpoint.name) from error
-
-    def _check_forward(self) -> None:
-        self.self_test_difference = self_test(self._model, self.plan)
-        tolerance = SELF_TEST_TOLERANCE[self.plan.dtype]
-        if self.self_test_difference > tolerance:
-            self.uses_fast_forward = False
-            logger.warning(
-                "The mask-free forward differs from the stock one by %.1e (at most %.1e is rounding) on %s; "
-                "using the slower stock forward. Please report your torch and transformers versions.",
-                self.self_test_difference,
-                tolerance,
-                self.plan.describe(),
-            )
-
-    def _fill(self, vectors: FloatMatrix, batch: Batch, ids: Sequence[TokenIds]) -> None:
-        """Compute one batch into its rows; runs on the worker. Halves the batch for as long as memory is short."""
-        pending = [batch]
-        while pending:
-            part = pending.pop()
-            if self._budget_limit is not None and part.padded_tokens > self._budget_limit and len(part.rows) > 1:
-                pending.extend(reversed(part.halves() or ()))
-                continue
-            try:
-                vectors[part.rows] = self._forward([ids[row] for row in part.rows], dimensions=vectors.shape[1])
-                continue
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                halves = part.halves()
-                if halves is None:
-                    raise _text_too_large(part, self.plan) from error
-            # Outside the except block, so that the failed batch's tensors are gone before memory is given back.
-            self._back_off(part)
-            pending.extend(reversed(halves))
-
-    def _back_off(self, part: Batch) -> None:
-        self._budget_limit = min(max(part.padded_tokens // 2, 1), self._budget_limit or part.padded_tokens)
-        logger.warning(
-            "%s ran out of memory at %d tokens per batch; continuing with %d.",
-            self.plan.device,
-            part.padded_tokens,
-            self._budget_limit,
-        )
+    def _give_memory_back(self) -> None:
         if self.plan.device.startswith("cuda"):
             import torch
 
             torch.cuda.empty_cache()
 
-    def _forward(self, ids: Sequence[TokenIds], *, dimensions: int) -> FloatMatrix:
+    def _compute(self, ids: Sequence[TokenIds], dimensions: int) -> FloatMatrix | Arriving:
+        """One batch, on the worker; float32 (rows, dimensions), not normalised."""
         import torch
 
-        padded, last = _pad(ids, pad_id=self._pad_id)
-        states: Callable[..., torch.Tensor] = last_token_states if self.uses_fast_forward else stock_last_token_states
         with torch.inference_mode():
-            rows = states(
-                self._model,
-                torch.from_numpy(padded).to(self.plan.device, non_blocking=True),
-                torch.from_numpy(last).to(self.plan.device, non_blocking=True),
-            )
-            # Sliced on the device: only what is wanted is copied.
-            sliced = rows[:, :dimensions].cpu().numpy()
-        return normalize(sliced)
+            rows = from_device(self._chosen.forward.states(ids), dimensions)
+        if self._chosen.compilation is not None:
+            self._chosen.compilation.count(sum(map(len, ids)))
+        return rows
 
 
-def _pad(ids: Sequence[TokenIds], *, pad_id: int) -> tuple[TokenIds, TokenIds]:
-    lengths = np.asarray([len(row) for row in ids])
-    padded = np.full((len(ids), int(lengths.max())), pad_id, dtype=np.int64)
-    padded[np.arange(padded.shape[1])[None, :] < lengths[:, None]] = np.concatenate(ids)
-    return padded, lengths - 1
+def _load(checkpoint: Checkpoint, plan: DevicePlan, *, pad_id: int) -> Choice:
+    # Imported here: it imports torch, and that second is for who loads a model.
+    from f2rag.forward import choose_forward
 
-
-def _text_too_large(part: Batch, plan: DevicePlan) -> OutOfMemoryError:
-    message = (
-        f"A single text of {part.tokens} tokens does not fit into the memory of {plan.device} in {plan.dtype}. "
-        "Set a smaller max_length, split the text, or use a smaller model or another device."
-    )
-    return OutOfMemoryError(message)
-
-
-def _closed(name: str) -> EncoderClosedError:
-    message = f"The encoder of {name} was closed while it worked. Close it after its last call has returned."
-    return EncoderClosedError(message)
+    return choose_forward(load_model(checkpoint, plan), plan, pad_id=pad_id)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -201,6 +142,7 @@ class RuntimeKey:
     weights: tuple[tuple[str, int, int, int], ...]
     device: str
     dtype: str
+    weight_dtype: str | None = None
 
 
 @dataclasses.dataclass(slots=True)

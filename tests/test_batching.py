@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from f2rag.batching import Batch, deduplicate, plan_batches, windows
+from f2rag.batching import MemoryLimit, deduplicate, plan_batches, windows
 
 LENGTHS = st.lists(st.integers(min_value=1, max_value=500), max_size=200)
 
@@ -33,12 +33,49 @@ def test_sorting_by_tokens_removes_most_padding() -> None:
     assert unsorted / lengths.sum() > 3
 
 
-def test_halves_of_a_batch_hold_all_rows_and_a_single_row_has_none() -> None:
-    first, second = Batch(np.arange(5), 7).halves() or (None, None)
-    assert first is not None
-    assert second is not None
-    assert np.concatenate([first.rows, second.rows]).tolist() == [0, 1, 2, 3, 4]
-    assert Batch(np.arange(1), 7).halves() is None
+@given(LENGTHS, st.integers(min_value=1, max_value=3000), st.integers(min_value=0, max_value=1000))
+def test_no_batch_pads_for_more_than_it_may(lengths: list[int], budget: int, padding: int) -> None:
+    batches = plan_batches(lengths, token_budget=budget, padding=padding)
+    rows = np.concatenate([batch.rows for batch in batches]) if batches else np.array([])
+    assert sorted(rows) == list(range(len(lengths)))
+    for batch in batches:
+        assert batch.tokens == max(lengths[row] for row in batch.rows)
+        assert batch.padded_tokens - sum(lengths[row] for row in batch.rows) <= padding
+    enough = 500 * len(lengths)
+    assert len(plan_batches(lengths, token_budget=budget, padding=enough)) == len(
+        plan_batches(lengths, token_budget=budget)
+    )
+
+
+def test_the_memory_limit_is_halved_at_once_and_raised_with_patience() -> None:
+    limit = MemoryLimit(patience=3)
+    limit.passed(10_000)
+    assert not limit.is_set
+    limit.lower(1000)
+    limit.lower(500)
+    assert (limit.tokens, limit.is_set) == (250, True)
+    limit.lower(600)
+    assert limit.tokens == 250
+    for _ in range(10):
+        limit.passed(100)  # says nothing about twice the limit
+    assert limit.tokens == 250
+    for expected in (250, 250, 500, 500, 500, 1000):
+        limit.passed(limit.tokens)
+        assert limit.tokens == expected
+
+
+def test_the_memory_limit_tries_ever_more_rarely_what_fails_every_time() -> None:
+    limit = MemoryLimit(patience=3)
+    limit.lower(1000)
+    waits = []
+    for _ in range(4):
+        passed = 0
+        while limit.tokens == 500:
+            limit.passed(500)
+            passed += 1
+        waits.append(passed)
+        limit.lower(1000)
+    assert waits == [3, 6, 12, 24]
 
 
 @given(st.lists(st.text(max_size=3), max_size=50))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from f2rag import compilation, layers
+from f2rag import F2LLMEncoder, compilation, layers
 from f2rag.checkpoint import read_checkpoint
 from f2rag.compilation import Compilation
 from f2rag.device import DevicePlan
@@ -134,3 +134,12 @@ class TestCompilation:
         for thread in threads:
             thread.join()
         assert len(made) == 1
+
+
+def test_an_encoder_compiles_when_asked(tmp_path, fake_compiler):
+    with F2LLMEncoder(write_checkpoint(tmp_path, model="80M")) as encoder:
+        before = encoder.embed_documents(["one", "two words"])
+        assert encoder.compile() == "compiled"
+        fake_compiler.clear()
+        np.testing.assert_allclose(encoder.embed_documents(["one", "two words"]), before, atol=1e-6)
+        assert fake_compiler

@@ -39,6 +39,38 @@ from f2rag.vectors import truncate
 TEXTS = ["a short text", "ein längerer Text mit mehr Wörtern", "短文"]
 
 
+def wrap_forward(encoder: F2LLMEncoder, monkeypatch: pytest.MonkeyPatch, before: Any) -> None:
+    """Call ``before(ids)`` on the worker in front of every forward; loads the model."""
+    scheduler = encoder._runtime()._scheduler
+    original = scheduler._forward
+
+    def forward(ids, dimensions):
+        before(ids)
+        return original(ids, dimensions)
+
+    monkeypatch.setattr(scheduler, "_forward", forward)
+
+
+class Held:
+    """Counts the rows of forwards, and holds the worker inside the next one until it is freed."""
+
+    def __init__(self, encoder: F2LLMEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.batches: list[int] = []
+        self._begun, self._go = threading.Event(), threading.Event()
+        wrap_forward(encoder, monkeypatch, self._before)
+
+    def _before(self, ids) -> None:
+        self.batches.append(len(ids))
+        self._begun.set()
+        assert self._go.wait(60)
+
+    def wait(self) -> None:
+        assert self._begun.wait(60)
+
+    def free(self) -> None:
+        self._go.set()
+
+
 @pytest.fixture
 def encoder(tiny: Path):
     with F2LLMEncoder(tiny, dtype="float32", device="cpu", max_length=256) as made:
@@ -193,24 +225,29 @@ def test_empty_inputs(encoder: F2LLMEncoder) -> None:
 
 def test_equal_texts_are_computed_once(encoder: F2LLMEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    original = runtime.ModelRuntime.compute
+    original = runtime.ModelRuntime.submit
 
-    def compute(self, ids, **options):
+    def submit(self, ids, **options):
         seen.append(len(ids))
         return original(self, ids, **options)
 
-    monkeypatch.setattr(runtime.ModelRuntime, "compute", compute)
+    monkeypatch.setattr(runtime.ModelRuntime, "submit", submit)
     vectors = encoder.embed_documents(["a", "b", "a", "a"])
     assert seen == [2]
     assert np.array_equal(vectors[0], vectors[2])
     assert not np.array_equal(vectors[0], vectors[1])
+    monkeypatch.setattr("f2rag.pipeline._WINDOW", 2)
+    seen.clear()
+    again = encoder.embed_documents(["a", "b", "a", "c", "b", "a", "d", "e"])
+    assert seen == [2, 2, 1]
+    assert np.allclose(again[[0, 1, 2, 4, 5]], vectors[[0, 1, 0, 1, 0]], atol=1e-6)
 
 
 def test_a_stream_is_embedded_window_by_window(encoder: F2LLMEncoder) -> None:
     endless = (f"text {i}" for i in itertools.count())
     parts = list(itertools.islice(encoder.iter_documents(endless, window=4), 3))
     assert [part.shape for part in parts] == [(4, 40)] * 3
-    assert next(endless) == "text 12"
+    assert next(endless) == "text 16"  # one window is read ahead
     assert np.allclose(np.vstack(parts), encoder.embed_documents([f"text {i}" for i in range(12)]), atol=1e-6)
     for window in (0, 2.5, None, "a", True):
         with pytest.raises(InputError, match=f"window={window!r}"):
@@ -264,7 +301,7 @@ def test_what_is_not_text_is_refused_and_named(encoder: F2LLMEncoder, call: Any,
 def test_half_of_a_surrogate_pair_is_named_by_its_position(
     encoder: F2LLMEncoder, monkeypatch: pytest.MonkeyPatch, texts: list[str]
 ) -> None:
-    monkeypatch.setattr("f2rag.encoder._WINDOW", 4)
+    monkeypatch.setattr("f2rag.pipeline._WINDOW", 4)
     for method in (encoder.embed_documents, encoder.embed_queries, lambda t: list(encoder.iter_documents(t, window=2))):
         with pytest.raises(InputError, match=rf"Text {len(texts) - 1} is not valid Unicode"):
             method(texts)
@@ -278,7 +315,7 @@ def test_more_texts_than_one_window_keep_order_duplicates_and_positions(
     texts = [f"text {i % 9}" for i in range(30)] + ["x" * 300]
     with F2LLMEncoder(tiny, dtype="float32", max_length=256) as encoder:
         expected = np.vstack([encoder.embed_documents([text]) for text in texts[:-1]])
-        monkeypatch.setattr("f2rag.encoder._WINDOW", 7)
+        monkeypatch.setattr("f2rag.pipeline._WINDOW", 7)
         assert np.allclose(encoder.embed_documents(texts[:-1]), expected, atol=1e-6)
         with pytest.warns(TruncationWarning, match="text 30 has 301 tokens"):
             assert encoder.embed_documents(texts).shape == (31, 40)
@@ -306,7 +343,7 @@ def test_overlong_texts_under_each_policy(tiny: Path, policy: Any) -> None:
             assert encoder.truncated_count == 0
             return
         if policy == "warn":
-            with pytest.warns(TruncationWarning, match=r"2 texts were cut .text 1 has 101 tokens") as caught:
+            with pytest.warns(TruncationWarning, match=r"cut to max_length=16 tokens") as caught:
                 vectors = encoder.embed_documents(texts)
             assert Path(caught[0].filename).name == Path(__file__).name
         else:
@@ -350,7 +387,7 @@ def test_encoders_share_one_loaded_model_until_the_last_lets_go(make_checkpoint:
 def test_an_encoder_that_is_dropped_without_close_frees_its_model(make_checkpoint: Any) -> None:
     before = runtime.loaded_count()
     encoder = F2LLMEncoder(make_checkpoint(model="160M", seed=10), dtype="float32")
-    model = weakref.ref(encoder._runtime()._model)
+    model = weakref.ref(encoder._runtime()._chosen.forward._model)
     assert runtime.loaded_count() == before + 1
     del encoder
     gc.collect()
@@ -363,15 +400,7 @@ def test_closing_while_it_works_ends_the_call_with_a_clear_error(
 ) -> None:
     encoder = F2LLMEncoder(make_checkpoint(model="160M", seed=11), dtype="float32", token_budget=16)
     encoder.warm_up()
-    original = runtime.last_token_states
-    begun = threading.Event()
-
-    def slow(*arguments):
-        begun.set()
-        time.sleep(0.02)
-        return original(*arguments)
-
-    monkeypatch.setattr(runtime, "last_token_states", slow)
+    held = Held(encoder, monkeypatch)
     errors = []
 
     def work() -> None:
@@ -382,8 +411,9 @@ def test_closing_while_it_works_ends_the_call_with_a_clear_error(
 
     thread = threading.Thread(target=work)
     thread.start()
-    begun.wait()
+    held.wait()
     encoder.close()
+    held.free()
     thread.join(timeout=20)
     assert not thread.is_alive()
     assert [type(error) for error in errors] == [EncoderClosedError]
@@ -498,15 +528,20 @@ async def test_a_cancelled_call_leaves_the_encoder_usable(encoder: F2LLMEncoder)
     assert (await encoder.aembed_query("next")).shape == (40,)
 
 
-async def test_closing_while_async_calls_wait_is_an_error_and_no_cancellation(tiny: Path) -> None:
+async def test_closing_while_async_calls_wait_is_an_error_and_no_cancellation(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     encoder = F2LLMEncoder(tiny, dtype="float32", max_length=256)
-    encoder.warm_up()
+    held = Held(encoder, monkeypatch)
+    first = asyncio.create_task(encoder.aembed_query("first"))
+    await asyncio.to_thread(held.wait)
     tasks = [asyncio.create_task(encoder.aembed_query(f"query {i}")) for i in range(30)]
     await asyncio.sleep(0)
     encoder.close()
-    answers = await asyncio.gather(*tasks, return_exceptions=True)
-    assert all(isinstance(answer, (np.ndarray, EncoderClosedError)) for answer in answers)
-    assert isinstance(answers[-1], EncoderClosedError)
+    held.free()
+    answers = await asyncio.gather(first, *tasks, return_exceptions=True)
+    assert answers[0].shape == (40,)
+    assert {type(answer) for answer in answers[1:]} == {EncoderClosedError}
 
 
 async def test_async_use_after_close_is_refused(tiny: Path) -> None:
@@ -584,17 +619,16 @@ def test_out_of_memory_halves_the_batch_until_it_fits(
     texts = [f"{'word ' * (i % 5)}{i}" for i in range(40)]
     with F2LLMEncoder(folder, dtype="float32", token_budget=1000) as encoder:
         expected = encoder.embed_documents(texts)
-        original = runtime.last_token_states
         sizes = []
 
-        def short_of_memory(model, ids, last):
-            if ids.numel() > 100:
+        def short_of_memory(ids) -> None:
+            padded = len(ids) * max(map(len, ids))
+            if padded > 100:
                 message = "CUDA out of memory. Tried to allocate 20.00 MiB"
                 raise torch.OutOfMemoryError(message)
-            sizes.append(ids.numel())
-            return original(model, ids, last)
+            sizes.append(padded)
 
-        monkeypatch.setattr(runtime, "last_token_states", short_of_memory)
+        wrap_forward(encoder, monkeypatch, short_of_memory)
         assert np.allclose(encoder.embed_documents(texts), expected, atol=1e-6)
         assert max(sizes) <= 100
         assert "ran out of memory" in caplog.text
@@ -602,24 +636,22 @@ def test_out_of_memory_halves_the_batch_until_it_fits(
         encoder.embed_documents([f"{text} again" for text in texts[:5]])
         assert "ran out of memory" not in caplog.text
 
-        monkeypatch.setattr(runtime, "last_token_states", _always_out_of_memory)
+        wrap_forward(encoder, monkeypatch, _always_out_of_memory)
         with pytest.raises(OutOfMemoryError, match="A single text of 2 tokens"):
             encoder.embed_documents(["x"])
 
 
-def _always_out_of_memory(*_: Any) -> torch.Tensor:
+def _always_out_of_memory(ids: Any) -> None:
     message = "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"
     raise RuntimeError(message)
 
 
 def test_other_errors_of_the_device_are_not_hidden(encoder: F2LLMEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder.warm_up()
-
-    def broken(*_: Any) -> torch.Tensor:
+    def broken(ids) -> None:
         message = "an illegal instruction"
         raise RuntimeError(message)
 
-    monkeypatch.setattr(runtime, "last_token_states", broken)
+    wrap_forward(encoder, monkeypatch, broken)
     with pytest.raises(RuntimeError, match="illegal instruction"):
         encoder.embed_documents(["x"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 
 import numpy as np
@@ -134,6 +135,17 @@ class TestFastForward:
             fast = FastForward(load(folders("0.6B"), "bfloat16"), device="cpu", pad_id=PAD, kernel=kernel)
             cosines = (states(fast, texts) * exact).sum(axis=1)
             assert cosines.min() >= 0.999
+
+    @pytest.mark.parametrize("weight_dtype", ["int8", "int4"])
+    def test_weights_in_whole_numbers_are_fused_too(self, folders, weight_dtype):
+        rounded = dataclasses.replace(plan(), weight_dtype=weight_dtype)
+        model = load_model(read_checkpoint(resolve(folders("0.6B")), folders("0.6B")), rounded)
+        texts = some_texts(count=12)
+        expected = states(StockForward(model, device="cpu", pad_id=PAD), texts)
+        fast = FastForward(model, device="cpu", pad_id=PAD)
+        assert not isinstance(fast._last_layer.query_projection, torch.Tensor)
+        np.testing.assert_allclose(states(fast, texts), expected, atol=rounded.rounding)
+        assert ((states(fast, texts) * expected).sum(axis=1) > 0.9995).all()
 
     def test_no_weight_is_held_twice(self, folders):
         model = load(folders("80M"))
