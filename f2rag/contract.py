@@ -34,6 +34,8 @@ class EmbeddingContract:
         document_instruction: The instruction put before documents; empty for retrieval.
         max_length: Tokens after which a document is cut; recorded, not compared, since it changes only long documents.
         dtype: The compute dtype; recorded, not compared, since bf16 and fp32 vectors are comparable (cosine > 0.999).
+        weight_dtype: What the model's matrices were held in, empty for the compute dtype; recorded, not compared, since
+            queries of one find documents of the other as well as their own do (``benchmarks/results/quantization.md``).
     """
 
     model: str
@@ -45,6 +47,7 @@ class EmbeddingContract:
     document_instruction: str = ""
     max_length: int = 0
     dtype: str = ""
+    weight_dtype: str = ""
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -69,5 +72,5 @@ class EmbeddingContract:
         return cls(**{name: value for name, value in stored.items() if name in names})
 
     def _compared(self) -> dict[str, Any]:
-        recorded_only = {"max_length", "dtype", "schema_version"}
+        recorded_only = {"max_length", "dtype", "weight_dtype", "schema_version"}
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in recorded_only}

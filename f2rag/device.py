@@ -10,12 +10,16 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from f2rag.errors import DeviceError
+from f2rag.threads import import_torch
 
 if TYPE_CHECKING:
     import torch
 
 DTYPES = ("float32", "bfloat16", "float16")
 """The compute dtypes that can be asked for."""
+
+ROUNDING = {"float32": 1e-5, "bfloat16": 3e-2, "float16": 1e-2}
+"""Largest difference of a unit vector's component that rounding alone explains, by dtype."""
 
 _CPU_TOKEN_BUDGET = 2048
 """Padded tokens per forward on a CPU: activations stay near the caches, and more gains nothing."""
@@ -33,12 +37,14 @@ class DevicePlan:
         dtype: Compute dtype by name, one of ``DTYPES``.
         token_budget: Padded tokens per forward, before any out-of-memory back-off.
         reason: Why, in one line.
+        weight_dtype: What the layers' matrices are held in, if not the compute dtype; see ``quantization.py``.
     """
 
     device: str
     dtype: str
     token_budget: int
     reason: str
+    weight_dtype: str | None = None
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -48,28 +54,39 @@ class DevicePlan:
         found: torch.dtype = getattr(torch, self.dtype)
         return found
 
+    @property
+    def rounding(self) -> float:
+        """Largest difference of a unit vector's component that rounding alone explains."""
+        # Rounded to int8, two activations that differ in their last bit may differ by a whole step.
+        return max(ROUNDING[self.dtype], ROUNDING["bfloat16"] if self.weight_dtype == "int8" else 0.0)
+
     def describe(self) -> str:
         """One line for people: ``cpu, float32: no AMX, where bfloat16 is slower``."""
-        return f"{self.device}, {self.dtype}: {self.reason}"
+        weights = f" with {self.weight_dtype} weights" if self.weight_dtype else ""
+        return f"{self.device}, {self.dtype}{weights}: {self.reason}"
 
 
-def plan_device(device: str | None = None, dtype: str | None = None) -> DevicePlan:
+def plan_device(device: str | None = None, dtype: str | None = None, weight_dtype: str | None = None) -> DevicePlan:
     """Choose device and dtype by capability; what is given is kept, or refused if this machine lacks it.
 
     Args:
         device: ``None`` takes the first CUDA device, else Apple's MPS, else the CPU.
         dtype: ``None`` chooses by capability.
+        weight_dtype: ``"int8"`` or ``"int4"`` for the layers' matrices; ``None`` for the dtype.
 
     Raises:
         DeviceError: The device is absent, or the dtype is unknown or not supported there.
     """
+    import_torch()
     wanted = _check_dtype(dtype)
     chosen = _check_device(device) if device is not None else _first_device()
     best, reason = _best_dtype(chosen)
     if wanted is not None and wanted != best:
         reason = "dtype as given"
     budget = _CPU_TOKEN_BUDGET if chosen == "cpu" else _ACCELERATOR_TOKEN_BUDGET
-    return DevicePlan(device=chosen, dtype=wanted or best, token_budget=budget, reason=reason)
+    return DevicePlan(
+        device=chosen, dtype=wanted or best, token_budget=budget, reason=reason, weight_dtype=weight_dtype
+    )
 
 
 def check_dtype_name(dtype: object) -> str | None:

@@ -17,9 +17,9 @@ from typing import Literal
 import numpy as np
 
 from f2rag import checkpoint as checkpoints
+from f2rag import memory
 from f2rag.encoder import F2LLMEncoder
 from f2rag.errors import F2RagError
-from f2rag.forward import SELF_TEST_TOLERANCE
 from f2rag.models import mrl_ladder, resolve
 from f2rag.prompts import format_query
 from f2rag.tokenizer import F2LLMTokenizer
@@ -54,6 +54,7 @@ def run_checks(
     revision: str | None = None,
     device: str | None = None,
     dtype: str | None = None,
+    weight_dtype: str | None = None,
     local_files_only: bool = False,
     cache_folder: str | os.PathLike[str] | None = None,
 ) -> Iterator[Check]:
@@ -70,6 +71,7 @@ def run_checks(
             revision=revision,
             device=device,
             dtype=dtype,
+            weight_dtype=weight_dtype,
             local_files_only=local_files_only,
             cache_folder=cache_folder,
             on_overflow="truncate",
@@ -80,10 +82,11 @@ def run_checks(
         ("model", examination.model_name),
         ("files", examination.files),
         ("config", examination.config),
+        ("device", examination.device),
+        ("memory", examination.memory),
         ("weights", examination.weights),
         ("tokenizer", examination.tokenizer),
         ("query prompt", examination.query_prompt),
-        ("device", examination.device),
         ("loading", examination.loading),
         ("self-test", examination.self_test),
         ("batch and single", examination.batch_and_single),
@@ -184,12 +187,24 @@ class _Examination:
     def device(self) -> Finding:
         return "ok", self.encoder.device_plan.describe()
 
+    def memory(self) -> Finding:
+        """Before the weights are fetched: nobody should download 28 GB to learn that they do not fit."""
+        plan = self.encoder.device_plan
+        fits, found = memory.fits(
+            memory.shape_of(self.encoder.checkpoint.config),
+            device=plan.device,
+            dtype=plan.dtype,
+            tokens=self.encoder.options.token_budget or plan.token_budget,
+            weight_dtype=plan.weight_dtype,
+        )
+        return ("ok" if fits else "warning"), found
+
     def loading(self) -> Finding:
         return "ok", self.encoder.warm_up()
 
     def self_test(self) -> Finding:
         difference, fast = self.encoder.self_test_result()
-        tolerance = SELF_TEST_TOLERANCE[self.encoder.device_plan.dtype]
+        tolerance = self.encoder.device_plan.rounding
         detail = f"fast forward differs from the stock one by {difference:.1e} (rounding: up to {tolerance:.0e})"
         return ("ok", detail) if fast else ("warning", f"{detail}; the stock forward is used")
 
@@ -199,7 +214,7 @@ class _Examination:
         worst = float((self._vectors * single).sum(axis=1).min())
         detail = f"cosine of batched and single vectors is at least {worst:.6f}"
         # Batches of another shape round differently: in float32 by 1e-7, in bfloat16 by up to 4e-3 in a component.
-        enough = 0.99999 if self.encoder.device_plan.dtype == "float32" else 0.998
+        enough = 0.99999 if self.encoder.device_plan.rounding < 1e-4 else 0.998
         return ("ok" if worst > enough else "failed"), detail
 
     def query_and_document(self) -> Finding:

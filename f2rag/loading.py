@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from f2rag.checkpoint import Checkpoint, weight_files
 from f2rag.errors import CorruptCheckpointError, ModelLoadError, OutOfMemoryError
+from f2rag.memory import available_bytes, check_fits, shape_of
 
 if TYPE_CHECKING:
     from transformers import Qwen3Model
@@ -38,22 +39,34 @@ _NEVER_USED = ("lm_head.weight", "rotary_emb.inv_freq")
 def load_model(checkpoint: Checkpoint, plan: DevicePlan) -> Qwen3Model:
     """Load the weights in the planned dtype, straight to the planned device, from safetensors only.
 
-    One model at a time in a process, whatever the thread: transformers sets torch's default dtype while it loads.
+    What is held rounded is read on the CPU as stored, and rounded onto the device matrix by matrix. One model at a
+    time in a process, whatever the thread: transformers sets torch's default dtype while it loads.
 
     Raises:
         ModelNotFoundError: There are no safetensors.
         CorruptCheckpointError: A file is cut short, or names or shapes of tensors do not fit the config.
-        OutOfMemoryError: The weights do not fit on the device.
+        OutOfMemoryError: The weights do not fit on the device; where that is known, nothing was read yet.
         ModelLoadError: The config holds what f2rag does not run, or transformers reads it differently.
     """
     weight_files(checkpoint.folder)
+    check_fits(
+        checkpoint.name,
+        shape_of(checkpoint.config),
+        device=plan.device,
+        dtype=plan.dtype,
+        weight_dtype=plan.weight_dtype,
+        available=available_bytes(plan.device),
+    )
     with _loading, _quiet_transformers():
         model, info = _load(checkpoint, plan)
     _check_complete(checkpoint, info)
+    if plan.weight_dtype is not None:
+        _round(checkpoint, model, plan)
     _check_dtypes(checkpoint, model, plan)
     _check_rotary_frequencies(checkpoint, model)
-    if plan.device == "cpu" and checkpoint.is_local:
-        # CPU weights are mapped from the file: whoever saves into that folder would change, or kill, this process.
+    if plan.device == "cpu" and checkpoint.is_local and plan.dtype in _stored_dtypes(checkpoint):
+        # Weights that need no conversion are mapped from the file: whoever saves into that folder would change, or
+        # kill, this process.
         for parameter in model.parameters():
             parameter.data = parameter.data.clone()
     model.train(mode=False)
@@ -65,13 +78,15 @@ def _load(checkpoint: Checkpoint, plan: DevicePlan) -> tuple[Qwen3Model, dict[st
 
     # Typed loosely: with output_loading_info it returns a pair, which transformers' own annotations do not say.
     from_pretrained: Any = Qwen3Model.from_pretrained
+    rounded = plan.weight_dtype is not None
     # accelerate is needed for any device map; a plain load is already on the CPU.
-    placement: dict[str, Any] = {} if plan.device == "cpu" else {"device_map": {"": plan.device}}
+    placement: dict[str, Any] = {} if plan.device == "cpu" or rounded else {"device_map": {"": plan.device}}
     try:
         pair: tuple[Qwen3Model, dict[str, Any]] = from_pretrained(
             checkpoint.folder,
             config=Qwen3Config(**{**checkpoint.config, "use_cache": False}),
-            dtype=plan.torch_dtype,
+            # As stored, the weights stay mapped from their file until each is rounded.
+            dtype="auto" if rounded else plan.torch_dtype,
             attn_implementation="sdpa",
             use_safetensors=True,
             trust_remote_code=False,
@@ -81,17 +96,46 @@ def _load(checkpoint: Checkpoint, plan: DevicePlan) -> tuple[Qwen3Model, dict[st
         )
     except Exception as error:  # safetensors, huggingface_hub and transformers each raise classes of their own
         if is_out_of_memory(error):
-            message = (
-                f"{checkpoint.name} in {plan.dtype} does not fit into the memory of {plan.device}. "
-                "Use a smaller model ('f2rag models' shows the memory of each), another dtype or another device."
-            )
-            raise OutOfMemoryError(message) from error
+            raise _too_large(checkpoint, plan) from error
         message = (
             f"The model in {str(checkpoint.folder)!r} cannot be loaded ({type(error).__name__}: {error}). "
             "Download the checkpoint again, config.json and weights from one revision."
         )
         raise CorruptCheckpointError(message) from error
     return pair
+
+
+def _stored_dtypes(checkpoint: Checkpoint) -> set[str]:
+    """Names of the floating dtypes in the files; of the headers only."""
+    from safetensors import safe_open
+
+    names = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+    found: set[str] = set()
+    for file in weight_files(checkpoint.folder):
+        with safe_open(file, framework="numpy") as tensors:
+            found.update(str(tensors.get_slice(name).get_dtype()) for name in tensors.keys())  # noqa: SIM118
+    return {names.get(name, name) for name in found}
+
+
+def _round(checkpoint: Checkpoint, model: Qwen3Model, plan: DevicePlan) -> None:
+    # Imported here since whoever loads a model as it is does not need it.
+    from f2rag.quantization import quantize_model
+
+    assert plan.weight_dtype is not None
+    try:
+        quantize_model(model, weight_dtype=plan.weight_dtype, device=plan.device, dtype=plan.torch_dtype)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise _too_large(checkpoint, plan) from error
+
+
+def _too_large(checkpoint: Checkpoint, plan: DevicePlan) -> OutOfMemoryError:
+    message = (
+        f"{checkpoint.name} in {plan.weight_dtype or plan.dtype} does not fit into the memory of {plan.device}. Use a "
+        "smaller model ('f2rag models' shows the memory of each), weight_dtype='int8', or another device."
+    )
+    return OutOfMemoryError(message)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -20,7 +20,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from f2rag.errors import CorruptCheckpointError, InputError, ModelNotFoundError, UnknownModelError
+from f2rag.errors import CorruptCheckpointError, ModelNotFoundError, UnknownModelError
+from f2rag.memory import weight_bytes
 
 if TYPE_CHECKING:
     MODELS: tuple[ModelSpec, ...]
@@ -60,8 +61,6 @@ _TAGS: Final = (
 
 LANGUAGES: Final = tuple(_TAGS.split())
 """The 87 language tags on the instruct cards. Training saw over 200 languages; the cards tag only these."""
-
-_BYTES_PER_PARAMETER: Final[Mapping[str, int]] = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 
 Kind = Literal["instruct", "preview", "stand-in"]
 
@@ -136,19 +135,17 @@ class ModelSpec:
         """The name without the family, e.g. ``"80M"`` or ``"0.6B-Preview"``."""
         return self.name.removeprefix("F2LLM-v2-")
 
-    def memory_bytes(self, dtype: str) -> int:
-        """Bytes of the weights alone in ``dtype``: float32, bfloat16, float16 or int8.
+    def memory_bytes(self, dtype: str, *, weight_dtype: str | None = None) -> int:
+        """Bytes of the weights alone in ``dtype``: float32, bfloat16 or float16.
+
+        Args:
+            dtype: Compute dtype.
+            weight_dtype: ``"int8"`` or ``"int4"`` for the layers' matrices, which are held rounded then.
 
         Raises:
-            InputError: If ``dtype`` is none of these.
+            InputError: If one of the two is none of these.
         """
-        if dtype not in _BYTES_PER_PARAMETER:
-            message = (
-                f"No memory size is known for dtype {dtype!r}; expected a dtype that weights are held in. "
-                f"Give one of {', '.join(_BYTES_PER_PARAMETER)}."
-            )
-            raise InputError(message)
-        return self.parameters * _BYTES_PER_PARAMETER[dtype]
+        return weight_bytes(self, dtype=dtype, weight_dtype=weight_dtype)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

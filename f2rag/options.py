@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import get_args
 
 from f2rag.errors import InputError, InstructionError, TextTypeError
+from f2rag.memory import WEIGHT_DTYPES
 from f2rag.models import ResolvedModel
 from f2rag.prompts import DEFAULT_INSTRUCTION, check_instruction, resolve_task
 from f2rag.types import Overflow
@@ -25,11 +26,27 @@ class EncoderOptions:
     instruction: str | None
     device: str | None
     dtype: str | None
+    weight_dtype: str | None
     max_length: int | None
     on_overflow: Overflow
     local_files_only: bool
     cache_folder: str | None
     token_budget: int | None
+
+
+def check_weight_dtype(weight_dtype: object) -> str | None:
+    """Return the name if matrices can be held in it, or ``None`` for the compute dtype.
+
+    Raises:
+        InputError: It is neither.
+    """
+    if weight_dtype is not None and weight_dtype not in WEIGHT_DTYPES:
+        message = (
+            f"weight_dtype={weight_dtype!r} was given; expected {' or '.join(map(repr, WEIGHT_DTYPES))}, or None to "
+            "hold the weights in the dtype they are computed in."
+        )
+        raise InputError(message)
+    return None if weight_dtype is None else str(weight_dtype)
 
 
 def choose_instructions(options: EncoderOptions, model: ResolvedModel) -> tuple[str | None, str | None]:

@@ -56,6 +56,7 @@ class Settings(BaseSettings):
         instruction: What queries are looking for, in the words of a sentence; used exactly as it is.
         device: ``cpu``, ``cuda``, ``mps``; the best there is when not set.
         dtype: ``float32``, ``bfloat16`` or ``float16``; what the device computes fast when not set.
+        weight_dtype: ``int8`` or ``int4`` holds the model in less memory; the dtype when not set.
         max_length: Tokens after which a text is cut; the model's safe length when not set.
         on_overflow: What happens to longer texts.
         local_files_only: Never ask the model hub.
@@ -97,6 +98,7 @@ class Settings(BaseSettings):
     instruction: str | None = None
     device: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    weight_dtype: Literal["int8", "int4"] | None = None
     max_length: int | None = pydantic.Field(default=None, ge=2)
     on_overflow: Literal["truncate", "warn", "error"] = "warn"
     local_files_only: bool = False
@@ -186,8 +188,8 @@ class Settings(BaseSettings):
     def encoder_arguments(self) -> dict[str, Any]:
         """The arguments of ``F2LLMEncoder``, its first one included."""
         names = (
-            *("model", "revision", "dimensions", "task", "instruction", "device", "dtype", "max_length"),
-            *("on_overflow", "local_files_only", "cache_folder", "token_budget"),
+            *("model", "revision", "dimensions", "task", "instruction", "device", "dtype", "weight_dtype"),
+            *("max_length", "on_overflow", "local_files_only", "cache_folder", "token_budget"),
         )
         return {name: getattr(self, name) for name in names}
 

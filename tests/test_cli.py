@@ -79,12 +79,13 @@ def test_version(here):
 def test_models_table_fits_and_json_has_the_facts(here):
     text = run("models").stdout
     assert max(map(len, text.splitlines())) <= 100
-    assert re.search(r"0\.6B +instruct +596 M +1024 +8 … 512 +1\.2 GB +2\.4 GB +8,192", text)
+    assert re.search(r"0\.6B +instruct +596 M +1024 +8 … 512 +2\.4 GB +1\.2 GB +753 MB +587 MB +8,192", text)
     assert "is not F2LLM-v2" in text
     result = run("models", "--json")
     rows = json.loads(result.stdout)
     assert [row["name"] for row in rows] == [spec.name for spec in MODELS]
     assert rows[0]["memory_bytes"]["float32"] == 4 * rows[0]["parameters"]
+    assert list(rows[0]["memory_bytes"]) == ["float32", "bfloat16", "int8", "int4"]
     assert result.stderr == ""
 
 

@@ -67,7 +67,7 @@ def test_every_field_that_changes_document_vectors_changes_the_fingerprint(chang
     assert CONTRACT.differences(other) == {name: (getattr(CONTRACT, name), value)}
 
 
-@pytest.mark.parametrize("change", [{"max_length": 9}, {"dtype": "bfloat16"}])
+@pytest.mark.parametrize("change", [{"max_length": 9}, {"dtype": "bfloat16"}, {"weight_dtype": "int8"}])
 def test_fields_that_are_only_recorded_do_not(change):
     other = dataclasses.replace(CONTRACT, **change)
     assert other.fingerprint == CONTRACT.fingerprint

@@ -67,6 +67,13 @@ def test_what_is_given_is_kept_or_refused() -> None:
             plan_device(wrong)
 
 
+def test_rounded_weights_are_part_of_the_plan() -> None:
+    plan = plan_device("cpu", "float32", "int8")
+    assert plan.weight_dtype == "int8"
+    assert plan.describe().startswith("cpu, float32 with int8 weights: ")
+    assert plan.rounding > plan_device("cpu", "float32", "int4").rounding == plan_device("cpu", "float32").rounding
+
+
 @pytest.mark.parametrize(
     ("given", "name"),
     [(None, None), ("auto", None), ("bf16", "bfloat16"), (torch.float32, "float32"), ("torch.float16", "float16")],

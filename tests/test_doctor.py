@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,25 @@ def test_a_sound_model_passes_every_check(tiny: Path) -> None:
     assert "Query: " in found["query prompt"].detail
     assert "cpu, float32" in found["device"].detail
     assert "at 32 of 40" in found["dimensions"].detail
+    assert re.fullmatch(r"needs \d+ MB in float32, cpu has [\d.]+ GB free: fits", found["memory"].detail)
+
+
+def test_a_model_that_does_not_fit_is_said_before_its_weights_are_looked_at(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor.memory, "available_bytes", lambda device: 1000)
+    found = checks(tiny)
+    assert found["memory"].verdict == "warning"
+    assert "does not fit" in found["memory"].detail
+    names = list(found)
+    assert names.index("memory") < names.index("weights")
+
+
+def test_rounded_weights_pass_every_check() -> None:
+    found = checks("stand-in", weight_dtype="int8")
+    assert {check.verdict for name, check in found.items() if name != "model"} == {"ok"}
+    assert "float32 with int8 weights" in found["device"].detail
+    assert " in int8, " in found["memory"].detail
 
 
 def test_repairs_are_warnings(folder: Path) -> None:

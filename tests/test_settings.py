@@ -62,6 +62,12 @@ def test_values_are_read_as_what_they_are(monkeypatch):
         monkeypatch.setenv(f"F2RAG_{name}", value)
     settings = load_settings()
     assert (settings.local_files_only, settings.cache_folder, settings.dtype) == (True, Path("/models"), "bfloat16")
+    assert settings.encoder_arguments()["weight_dtype"] is None
+    monkeypatch.setenv("F2RAG_WEIGHT_DTYPE", "int8")
+    assert load_settings().encoder_arguments()["weight_dtype"] == "int8"
+    assert load_settings(weight_dtype="int4").encoder_arguments()["weight_dtype"] == "int4"
+    with pytest.raises(SettingsError, match="F2RAG_WEIGHT_DTYPE or --weight-dtype: 'int3' was given"):
+        load_settings(weight_dtype="int3")
 
 
 def test_an_instruction_is_never_stripped(monkeypatch):

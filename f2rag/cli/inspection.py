@@ -32,12 +32,13 @@ def register(app: typer.Typer) -> None:
 
 def models(*, json: options.Json = False) -> None:
     """List the F2LLM-v2 models with their sizes."""
+    from f2rag.memory import gigabytes
     from f2rag.models import MODELS
 
     if json:
         print_json([_facts(spec) for spec in MODELS])
         return
-    numbers = ("parameters", "dimensions", "bf16", "fp32", "tokens")
+    numbers = ("parameters", "dimensions", "fp32", "bf16", "int8", "int4", "tokens")
     result = table("model", "kind", *numbers[:2], "smaller sizes", *numbers[2:], right=numbers)
     for spec in MODELS:
         smaller = [size for size in spec.mrl_dimensions if size < spec.native_dimensions]
@@ -47,14 +48,14 @@ def models(*, json: options.Json = False) -> None:
             f"{spec.parameters / 1e6:,.0f} M",
             str(spec.native_dimensions),
             f"{smaller[0]} … {smaller[-1]}",
-            _size(spec.memory_bytes("bfloat16")),
-            _size(spec.memory_bytes("float32")),
+            *(gigabytes(size) for size in _memory(spec).values()),
             f"{spec.safe_length:,}",
         )
     console = stdout()
     console.print(result)
     console.print(
-        "model: what --model takes. bf16, fp32: memory of the weights. tokens: up to which long-text scores hold.\n"
+        "model: what --model takes. fp32 to int4: memory of the weights, for int8 and int4 beside bfloat16 (--dtype, "
+        "--weight-dtype).\ntokens: up to which long-text scores hold. "
         "smaller sizes: powers of two that were trained; --dimensions takes any size up to the model's own.\n"
         "Preview models take no instruction. The stand-in ships with f2rag for demos and is not F2LLM-v2.",
         style="dim",
@@ -62,12 +63,14 @@ def models(*, json: options.Json = False) -> None:
 
 
 def _facts(spec: ModelSpec) -> dict[str, object]:
-    memory = {dtype: spec.memory_bytes(dtype) for dtype in ("bfloat16", "float32")}
-    return {**dataclasses.asdict(spec), "native_dimensions": spec.native_dimensions, "memory_bytes": memory}
+    return {**dataclasses.asdict(spec), "native_dimensions": spec.native_dimensions, "memory_bytes": _memory(spec)}
 
 
-def _size(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+def _memory(spec: ModelSpec) -> dict[str, int]:
+    from f2rag.memory import WEIGHT_DTYPES
+
+    whole = {dtype: spec.memory_bytes(dtype) for dtype in ("float32", "bfloat16")}
+    return whole | {kind: spec.memory_bytes("bfloat16", weight_dtype=kind) for kind in WEIGHT_DTYPES}
 
 
 def doctor(
@@ -76,6 +79,7 @@ def doctor(
     revision: options.Revision = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
+    weight_dtype: options.WeightDtype = None,
     offline: options.Offline = None,
     cache_folder: options.CacheFolder = None,
     location: options.Location = None,
@@ -94,6 +98,7 @@ def doctor(
         revision=revision,
         device=device,
         dtype=dtype,
+        weight_dtype=weight_dtype,
         offline=offline,
         cache_folder=cache_folder,
         location=location,
@@ -129,6 +134,7 @@ def _model_checks(settings: Settings) -> Iterator[Check]:
         revision=settings.revision,
         device=settings.device,
         dtype=settings.dtype,
+        weight_dtype=settings.weight_dtype,
         local_files_only=settings.local_files_only,
         cache_folder=settings.cache_folder,
     )

@@ -43,6 +43,10 @@ Dtype = Annotated[
     str | None,
     typer.Option(help="float32, bfloat16 or float16; the fastest exact one if not set.", rich_help_panel=_MODEL),
 ]
+WeightDtype = Annotated[
+    str | None,
+    typer.Option(help="int8 or int4: the model in less memory.", rich_help_panel=_MODEL),
+]
 MaxLength = Annotated[int | None, typer.Option(help="Tokens after which a text is cut.", rich_help_panel=_MODEL)]
 Offline = Annotated[
     bool | None,

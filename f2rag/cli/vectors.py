@@ -43,6 +43,7 @@ def embed(
     max_length: options.MaxLength = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
+    weight_dtype: options.WeightDtype = None,
     offline: options.Offline = None,
     cache_folder: options.CacheFolder = None,
 ) -> None:
@@ -65,6 +66,7 @@ def embed(
         max_length=max_length,
         device=device,
         dtype=dtype,
+        weight_dtype=weight_dtype,
         offline=offline,
         cache_folder=cache_folder,
     )

@@ -84,6 +84,9 @@ class F2LLMEmbeddings(BaseModel, Embeddings):
     dtype: str | None = None
     """``"float32"``, ``"bfloat16"``, ``"float16"``; ``None`` takes what the device computes fast."""
 
+    weight_dtype: str | None = None
+    """``"int8"`` or ``"int4"`` holds the model in less memory; ``None`` holds it in ``dtype``."""
+
     max_length: int | None = Field(default=None, strict=True)
     """Tokens after which a text is cut; ``None`` takes the model's safe length."""
 

@@ -206,7 +206,7 @@ def test_serialised_forms_hold_every_setting_and_nothing_else(embedding: F2LLMEm
     assert set(data) == {
         "class_name", "cache_folder", "device", "dimensions", "dtype", "embed_batch_size", "fingerprint", "instruction",
         "local_files_only", "max_length", "model_name", "num_workers", "on_overflow", "revision", "task",
-        "token_budget",
+        "token_budget", "weight_dtype",
     }  # fmt: skip
 
 

@@ -45,6 +45,7 @@ class TestArguments:
             "instruction": None,
             "device": "cpu",
             "dtype": "float32",
+            "weight_dtype": "int8",
             "max_length": 9,
             "on_overflow": "error",
             "local_files_only": True,

@@ -43,6 +43,7 @@ _SETTINGS = {
     "instruction": None,
     "device": None,
     "dtype": None,
+    "weight_dtype": None,
     "max_length": None,
     "on_overflow": "warn",
     "local_files_only": False,
@@ -109,6 +110,9 @@ class F2LLMEmbedding(BaseEmbedding):
     device: str | None = Field(default=None, frozen=True, description="E.g. 'cpu' or 'cuda'; None takes the best.")
     dtype: str | None = Field(
         default=None, frozen=True, description="E.g. 'bfloat16'; None takes what the device computes fast."
+    )
+    weight_dtype: str | None = Field(
+        default=None, frozen=True, description="'int8' or 'int4' holds the model in less memory; None as dtype."
     )
     max_length: int | None = Field(
         default=None, strict=True, frozen=True, description="Tokens after which a text is cut."
