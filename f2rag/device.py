@@ -33,7 +33,7 @@ class DevicePlan:
     """Where and how a model runs.
 
     Attributes:
-        device: ``"cpu"``, ``"cuda:0"``, ``"mps"``...
+        device: ``"cpu"``, ``"cuda:0"``, ``"mps"``, or several with commas between, over which the model is split.
         dtype: Compute dtype by name, one of ``DTYPES``.
         token_budget: Padded tokens per forward, before any out-of-memory back-off.
         reason: Why, in one line.
@@ -45,6 +45,11 @@ class DevicePlan:
     token_budget: int
     reason: str
     weight_dtype: str | None = None
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices one by one; more than one if the model is split."""
+        return tuple(self.device.split(","))
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -70,7 +75,8 @@ def plan_device(device: str | None = None, dtype: str | None = None, weight_dtyp
     """Choose device and dtype by capability; what is given is kept, or refused if this machine lacks it.
 
     Args:
-        device: ``None`` takes the first CUDA device, else Apple's MPS, else the CPU.
+        device: ``None`` takes the first CUDA device, else Apple's MPS, else the CPU. Several, ``"cuda:0,cuda:1"``,
+            split the model over them.
         dtype: ``None`` chooses by capability.
         weight_dtype: ``"int8"`` or ``"int4"`` for the layers' matrices; ``None`` for the dtype.
 
@@ -79,13 +85,16 @@ def plan_device(device: str | None = None, dtype: str | None = None, weight_dtyp
     """
     import_torch()
     wanted = _check_dtype(dtype)
-    chosen = _check_device(device) if device is not None else _first_device()
-    best, reason = _best_dtype(chosen)
+    devices = _check_devices(device, weight_dtype) if device is not None else (_first_device(),)
+    # What all of them compute fast: their shares of one layer are added up.
+    best, reason = max(map(_best_dtype, devices), key=lambda choice: choice[0] == "float32")
     if wanted is not None and wanted != best:
         reason = "dtype as given"
-    budget = _CPU_TOKEN_BUDGET if chosen == "cpu" else _ACCELERATOR_TOKEN_BUDGET
+    if len(devices) > 1:
+        reason = f"split over {len(devices)} {'processes' if devices[0] == 'cpu' else 'cards'}; {reason}"
+    budget = _CPU_TOKEN_BUDGET if devices[0] == "cpu" else _ACCELERATOR_TOKEN_BUDGET
     return DevicePlan(
-        device=chosen, dtype=wanted or best, token_budget=budget, reason=reason, weight_dtype=weight_dtype
+        device=",".join(devices), dtype=wanted or best, token_budget=budget, reason=reason, weight_dtype=weight_dtype
     )
 
 
@@ -108,6 +117,26 @@ def _check_dtype(dtype: object) -> str | None:
         message = f"dtype={dtype!r} was given; expected one of {', '.join(DTYPES)}, or None to choose by hardware."
         raise DeviceError(message)
     return name
+
+
+def _check_devices(device: str, weight_dtype: str | None) -> tuple[str, ...]:
+    names = tuple(_check_device(name.strip()) for name in device.split(","))
+    if len(names) == 1:
+        return names
+    cards = all(name.startswith("cuda") for name in names) and len(set(names)) == len(names)
+    if not cards and set(names) != {"cpu"}:
+        message = (
+            f"device={device!r} was given; a model is split over different CUDA devices, e.g. 'cuda:0,cuda:1' "
+            "(or, to try it, over processes on one CPU: 'cpu,cpu')."
+        )
+        raise DeviceError(message)
+    if weight_dtype is not None:
+        message = (
+            f"device={device!r} and weight_dtype={weight_dtype!r} were given; a model that is split is held in its "
+            "compute dtype. Leave one of the two out."
+        )
+        raise DeviceError(message)
+    return names
 
 
 def _check_device(device: str) -> str:

@@ -190,6 +190,10 @@ class _Examination:
     def memory(self) -> Finding:
         """Before the weights are fetched: nobody should download 28 GB to learn that they do not fit."""
         plan = self.encoder.device_plan
+        if len(plan.devices) > 1:
+            weights = memory.weight_bytes(memory.shape_of(self.encoder.checkpoint.config), dtype=plan.dtype)
+            share = memory.gigabytes(weights // len(plan.devices))
+            return "ok", f"needs at least {share} for weights on each of {', '.join(plan.devices)}"
         fits, found = memory.fits(
             memory.shape_of(self.encoder.checkpoint.config),
             device=plan.device,

@@ -62,7 +62,8 @@ class F2LLMEncoder:
         dimensions: Output size, 1 to the model's own width; the sizes of the training loss (powers of two) are best.
         task: A named task, e.g. ``"sts"``, or an MTEB task name; chooses the instruction and whether documents get it.
         instruction: The sentence that says what is looked for; ``""`` embeds queries bare. Not together with ``task``.
-        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; ``None`` takes the best there is.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; ``"cuda:0,cuda:1"`` splits the model over both; ``None``
+            takes the best there is.
         dtype: ``"float32"``, ``"bfloat16"``, ``"float16"``; ``None`` takes what the device computes fast.
         weight_dtype: ``"int8"`` or ``"int4"`` holds the layers' weights rounded, in less memory and at a cost in
             quality (``docs/quantization.md``); ``None`` holds them in ``dtype``.

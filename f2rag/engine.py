@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import dataclasses
+import functools
 import itertools
 import time
 from collections import Counter
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from f2rag.errors import InputError
 from f2rag.store.qdrant import QdrantStore
-from f2rag.types import Document, Encoder, FloatMatrix, IndexReport, SearchResult, Timings
+from f2rag.types import Document, Encoder, FloatMatrix, FloatVector, IndexReport, SearchResult, Timings
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -195,6 +196,22 @@ class SearchEngine:
         """
         started = time.perf_counter()
         vector = self.encoder.embed_query(query, dimensions=self.store.dimensions, instruction=instruction)
+        return self._look_up(
+            *(query, vector, instruction, started), limit=limit, language=language, filter=filter, mode=mode
+        )
+
+    def _look_up(
+        self,
+        query: str,
+        vector: FloatVector,
+        instruction: str | None,
+        started: float,
+        *,
+        limit: int,
+        language: str | Sequence[str] | None,
+        filter: models.Filter | None,  # noqa: A002 - Qdrant's word
+        mode: Mode | ModeName,
+    ) -> SearchResult:
         encoded = time.perf_counter()
         hits = self.store.search(vector, text=query, limit=limit, language=language, filter=filter, mode=mode)
         searched = time.perf_counter()
@@ -279,10 +296,25 @@ class SearchEngine:
         instruction: str | None = None,
         mode: Mode | ModeName = "auto",
     ) -> SearchResult:
-        """``search`` in a thread of its own."""
-        return await asyncio.to_thread(
-            self.search, query, limit=limit, language=language, filter=filter, instruction=instruction, mode=mode
+        """``search`` without blocking the event loop; queries that wait for the model share a batch."""
+        # Only what an encoder must have is a protocol; ours holds no thread while its text waits for the device.
+        embed: Any = getattr(self.encoder, "aembed_query", None) or functools.partial(
+            asyncio.to_thread, self.encoder.embed_query
         )
+        started = time.perf_counter()
+        vector = await embed(query, dimensions=self.store.dimensions, instruction=instruction)
+        look_up = functools.partial(
+            self._look_up,
+            query,
+            vector,
+            instruction,
+            started,
+            limit=limit,
+            language=language,
+            filter=filter,
+            mode=mode,
+        )
+        return await asyncio.to_thread(look_up)
 
     async def asimilar(
         self,

@@ -60,7 +60,7 @@ class TokenizerError(ModelLoadError):
 
 
 class DeviceError(ModelLoadError):
-    """A device or dtype that this machine does not have."""
+    """A device or dtype that this machine does not have, or a device's process that ended or does not answer."""
 
 
 class InputError(F2RagError, ValueError):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from f2rag.device import DevicePlan
     from f2rag.tokenizer import TokenIds
+    from f2rag.types import FloatMatrix
 
 logger = logging.getLogger(__name__)
 
@@ -177,8 +178,8 @@ class StockForward:
 class Forward(Protocol):
     """What turns token ids into the states of the last tokens."""
 
-    def states(self, ids: Sequence[TokenIds]) -> Tensor:
-        """See ``FastForward.states``."""
+    def states(self, ids: Sequence[TokenIds]) -> Tensor | FloatMatrix:
+        """See ``FastForward.states``; an array if it was computed elsewhere."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

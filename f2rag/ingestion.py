@@ -291,7 +291,7 @@ def remove_source(store: QdrantStore, source: str) -> int:
 def window_for(encoder: Encoder) -> int:
     """How many chunks to embed per step: more on a GPU than on a CPU, and few where the device is not known."""
     plan = getattr(encoder, "device_plan", None)  # of the real encoder only
-    return WINDOW_CPU if plan is None or plan.device == "cpu" else WINDOW
+    return WINDOW_CPU if plan is None or plan.devices[0] == "cpu" else WINDOW
 
 
 def _remove_stale(store: QdrantStore, source: str, keys: set[int]) -> int:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from f2rag.errors import DeviceError
 from f2rag.loading import load_model
+from f2rag.parallel import ParallelForward
 from f2rag.scheduling import Scheduler
 from f2rag.threads import limit_threads
 from f2rag.transfer import Arriving, from_device
@@ -57,7 +58,7 @@ class ModelRuntime:
             self._compute,
             name=checkpoint.name,
             device=plan.device,
-            padding=_FORWARD_COSTS_CPU if plan.device == "cpu" else _FORWARD_COSTS_ACCELERATOR,
+            padding=_FORWARD_COSTS_CPU if plan.devices[0] == "cpu" else _FORWARD_COSTS_ACCELERATOR,
             on_out_of_memory=self._give_memory_back,
         )
 
@@ -108,6 +109,8 @@ class ModelRuntime:
         Does not wait: the garbage collector may call this, in any thread, the worker's own among them.
         """
         self._scheduler.close()
+        if isinstance(self._chosen.forward, ParallelForward):
+            self._chosen.forward.close()
 
     def _give_memory_back(self) -> None:
         if self.plan.device.startswith("cuda"):
@@ -128,8 +131,11 @@ class ModelRuntime:
 
 def _load(checkpoint: Checkpoint, plan: DevicePlan, *, pad_id: int) -> Choice:
     # Imported here: it imports torch, and that second is for who loads a model.
-    from f2rag.forward import choose_forward
+    from f2rag.forward import Choice, choose_forward
 
+    if len(plan.devices) > 1:
+        split = ParallelForward(checkpoint, plan, plan.devices, pad_id=pad_id)
+        return Choice(split, split.self_test_difference, is_fast=split.uses_fast_forward)
     return choose_forward(load_model(checkpoint, plan), plan, pad_id=pad_id)
 
 
@@ -225,7 +231,7 @@ def _prepare_forked_child(plan: DevicePlan) -> None:
     """
     import torch
 
-    if not _forked:
+    if not _forked or len(plan.devices) > 1:  # what is split computes in processes of its own
         return
     if plan.device.startswith("cuda"):
         message = (

@@ -54,7 +54,7 @@ class Settings(BaseSettings):
         dimensions: Vector size after Matryoshka truncation; the model's own size when not set.
         task: A named task that chooses the instruction.
         instruction: What queries are looking for, in the words of a sentence; used exactly as it is.
-        device: ``cpu``, ``cuda``, ``mps``; the best there is when not set.
+        device: ``cpu``, ``cuda``, ``mps``, or ``cuda:0,cuda:1`` to split the model; the best there is when not set.
         dtype: ``float32``, ``bfloat16`` or ``float16``; what the device computes fast when not set.
         weight_dtype: ``int8`` or ``int4`` holds the model in less memory; the dtype when not set.
         max_length: Tokens after which a text is cut; the model's safe length when not set.
