@@ -298,11 +298,14 @@ class SearchEngine:
     ) -> SearchResult:
         """``search`` without blocking the event loop; queries that wait for the model share a batch."""
         # Only what an encoder must have is a protocol; ours holds no thread while its text waits for the device.
-        embed: Any = getattr(self.encoder, "aembed_query", None) or functools.partial(
-            asyncio.to_thread, self.encoder.embed_query
-        )
+        embed: Any = getattr(self.encoder, "aembed_query", None)
         started = time.perf_counter()
-        vector = await embed(query, dimensions=self.store.dimensions, instruction=instruction)
+        if embed is None:
+            vector = await asyncio.to_thread(
+                self.encoder.embed_query, query, dimensions=self.store.dimensions, instruction=instruction
+            )
+        else:
+            vector = await embed(query, dimensions=self.store.dimensions, instruction=instruction)
         look_up = functools.partial(
             self._look_up,
             query,
