@@ -37,6 +37,25 @@ from f2rag.tokenizer import append_end_of_text
 MakeCheckpoint = Callable[..., Path]
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests that share an app, a browser or containers stay together, with ``--dist loadgroup``."""
+    if config.getoption("dist") != "loadgroup":
+        return None
+    from together import TogetherScheduling
+
+    return TogetherScheduling(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """A process more than there are cores: while one waits for a server or a page, another one computes."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores + 1
+
+
 @pytest.fixture(scope="session")
 def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> MakeCheckpoint:
     """Write a random checkpoint, once per session for each set of arguments; tests must not change its files."""

@@ -26,8 +26,6 @@ from servers import CURRENT, UNPRIVILEGED, free_ports, until
 yaml = pytest.importorskip("yaml", reason="PyYAML comes with huggingface-hub")
 jwt = pytest.importorskip("jwt", reason="PyJWT comes with the extra dev")
 
-pytestmark = pytest.mark.xdist_group("composed")
-
 ROOT = Path(__file__).parents[1]
 COMPOSE = ROOT / "docker-compose.yml"
 KEY = "a key of thirty-two bytes at least"

@@ -34,7 +34,7 @@ from f2rag.types import Document
 yaml = pytest.importorskip("yaml", reason="PyYAML comes with huggingface-hub")
 pytest.importorskip("streamlit", reason="the app needs the extra: pip install 'f2rag[app]'")
 
-pytestmark = [pytest.mark.containers, pytest.mark.xdist_group("containers")]
+pytestmark = pytest.mark.containers
 
 ROOT = Path(__file__).parents[1]
 INSTALL = "F2RAG_TEST_INSTALL_CONTAINERS"

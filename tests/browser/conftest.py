@@ -1,9 +1,12 @@
 """A real browser before the real app: Chromium, driven by Playwright, and Streamlit's server on loopback.
 
-All tests of this folder share one app with the stand-in and the bundled corpus; each has a browser context of its own,
-so that nobody sees another's session. The pages leave screenshots in ``build/screenshots``, or where
-``F2RAG_SCREENSHOTS`` says. ``F2RAG_TEST_APP`` names an app that runs already, with the stand-in and its corpus indexed:
-whoever works on the tests need not wait for that each time.
+The tests that one process of pytest's runs here share one app with the stand-in and the bundled corpus, which is
+indexed once for all processes. A test's ``page`` has a session of its own in the app, in a tab that the tests of a file
+use one after the other: a tab that has drawn the app before needs a quarter of the time. Whoever asks for a window of
+another kind, or for several people, gets fresh browser contexts from ``open_page``.
+
+The pages leave screenshots in ``build/screenshots``, or where ``F2RAG_SCREENSHOTS`` says. ``F2RAG_TEST_APP`` names an
+app that runs already, with the stand-in and its corpus indexed: whoever works on the tests need not wait for that.
 """
 
 from __future__ import annotations
@@ -11,13 +14,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 import pytest
 from app_server import AppServer, visit
+from filelock import FileLock
 from servers import ROOT, until
 
 pytest.importorskip("streamlit", reason="the app needs the extra: pip install 'f2rag[app]'")
@@ -29,7 +32,8 @@ from playwright.sync_api import (
     Locator,
     Page,
     Playwright,
-    Route,
+    Request,
+    WebSocket,
     expect,
     sync_playwright,
 )
@@ -40,18 +44,20 @@ PATIENCE_MS = 60_000
 """How long a page may take; the machine may be busy with other tests."""
 
 INDEXING_SECONDS = 480
-_SETTLED_SECONDS = 0.3
+_SETTLED_MS = 300
+
+_DEFAULTS = {"viewport": {"width": 1280, "height": 900}, "locale": "en-GB", "reduced_motion": "reduce"}
+_SETTINGS = {"F2RAG_MODEL": "stand-in"}
 
 expect.set_options(timeout=PATIENCE_MS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process of pytest's runs all of these, one after the other: they share the app."""
+    """All of these want a browser; the first one may have to wait for the index."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.browser)
             item.add_marker(pytest.mark.timeout(INDEXING_SECONDS + 300))
-            item.add_marker(pytest.mark.xdist_group("browser"))
 
 
 class AppPage:
@@ -59,7 +65,7 @@ class AppPage:
 
     Attributes:
         page: What Playwright drives.
-        strangers: Addresses outside the app that the page asked for; nothing was sent there.
+        strangers: Addresses outside the app that the page asked for; the browser resolves none of them.
         failures: What went wrong in the page's own scripts.
     """
 
@@ -68,11 +74,16 @@ class AppPage:
         self.app = app
         self.strangers: list[str] = []
         self.failures: list[str] = []
-        page.on("pageerror", lambda error: self.failures.append(str(error)))
-        page.route(lambda url: not self._is_ours(url), self._refuse)
         page.set_default_timeout(PATIENCE_MS)
-        self._runs = 0
-        page.on("websocket", lambda socket: socket.on("framereceived", self._hear))
+        self._runs = self._settled = 0
+        # Not page.route: it would switch the browser's cache off, and the app's scripts are several megabytes.
+        self._listeners: dict[str, Callable[..., None]] = {
+            "pageerror": lambda error: self.failures.append(str(error)),
+            "request": self._see,
+            "websocket": self._connect,
+        }
+        for event, listener in self._listeners.items():
+            page.on(event, listener)  # type: ignore[call-overload]
 
     def open(self, path: str = "", **query: str) -> AppPage:
         """Go to an address of the app and wait until the page is drawn."""
@@ -81,20 +92,8 @@ class AppPage:
 
     def settle(self) -> AppPage:
         """Wait until the script has run and everything that it drew is there."""
-        quiet_since: float | None = None
-
-        def quiet() -> bool:
-            nonlocal quiet_since
-            now = time.monotonic()
-            if not self.page.evaluate(_IS_QUIET):
-                quiet_since = None
-                self.page.wait_for_timeout(30)
-                return False
-            quiet_since = quiet_since or now
-            self.page.wait_for_timeout(30)
-            return now - quiet_since > _SETTLED_SECONDS
-
-        until(quiet, seconds=PATIENCE_MS / 1000)
+        self._settled += 1
+        self.page.wait_for_function(_IS_QUIET, arg=[self._settled, _SETTLED_MS], polling=30)
         return self
 
     @contextlib.contextmanager
@@ -174,10 +173,24 @@ class AppPage:
         self.page.set_viewport_size(size)
         return file
 
+    def leave(self) -> None:
+        """Let go of the tab, and of what the app has kept in it: its next user is somebody else."""
+        for event, listener in self._listeners.items():
+            self.page.remove_listener(event, listener)
+        if self.page.url.startswith(self.app.url):
+            self.page.evaluate("() => { localStorage.clear(); sessionStorage.clear(); }")
+        self.page.context.clear_cookies()
+        self.page.goto("about:blank")
+
     def check(self) -> None:
         """What must hold of every page: no script failed, and nobody else was asked for anything."""
         assert not self.failures, self.failures
         assert not self.strangers, self.strangers
+
+    def _connect(self, socket: WebSocket) -> None:
+        if not self._is_ours(socket.url):
+            self.strangers.append(socket.url)
+        socket.on("framereceived", self._hear)
 
     def _hear(self, frame: bytes | str) -> None:
         """Count the runs that the app's server says have come to their end."""
@@ -190,17 +203,22 @@ class AppPage:
     def _is_ours(self, url: str) -> bool:
         return urlsplit(url).netloc == urlsplit(self.app.url).netloc or not url.startswith(("http", "ws"))
 
-    def _refuse(self, route: Route) -> None:
-        self.strangers.append(route.request.url)
-        route.abort()
+    def _see(self, request: Request) -> None:
+        if not self._is_ours(request.url):
+            self.strangers.append(request.url)
 
 
-_IS_QUIET = """() => {
+# The page watches itself; to be asked thirty times a second from outside would cost more than the app's own work.
+_IS_QUIET = """([turn, milliseconds]) => {
   const app = document.querySelector('[data-testid="stApp"]');
-  return app !== null
+  const quiet = app !== null
     && app.getAttribute('data-test-script-state') === 'notRunning'
     && app.getAttribute('data-test-connection-state') === 'CONNECTED'
     && !document.querySelector('[data-stale="true"], [data-testid="stSkeleton"], [data-testid="stSpinner"]');
+  const known = window.quietSince;
+  const now = performance.now();
+  if (!quiet || !known || known.turn !== turn) window.quietSince = quiet ? {turn, now} : null;
+  return quiet && now - window.quietSince.now > milliseconds;
 }"""
 
 _HEIGHT = """() => Math.max(...[...document.querySelectorAll(
@@ -222,18 +240,41 @@ def chromium() -> str:
     return found
 
 
-@pytest.fixture(scope="session")
-def app(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
-    """The app with the stand-in, its corpus indexed."""
-    if url := os.environ.get("F2RAG_TEST_APP"):
-        yield AppServer(tmp_path_factory.mktemp("app"), port=urlsplit(url).port)
-        return
-    running = AppServer(tmp_path_factory.mktemp("app"), environment={"F2RAG_MODEL": "stand-in"}).start()
+@contextlib.contextmanager
+def drawn_once(folder: Path) -> Iterator[AppServer]:
+    """The app in a folder, running, its first page drawn: its corpus is indexed then."""
+    running = AppServer(folder, environment=_SETTINGS).start()
     try:
         visit(running.url, "", lambda drawn: False, seconds=INDEXING_SECONDS)
         yield running
     finally:
         running.stop()
+
+
+@pytest.fixture(scope="session")
+def indexed(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the app has indexed its corpus, a minute's work: whichever process comes first does it."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if os.environ.get("PYTEST_XDIST_WORKER") else root
+    folder = root / "indexed"
+    with FileLock(root / "indexed.lock"):
+        if not folder.exists():
+            with drawn_once(root / "indexing"):
+                pass
+            (root / "indexing").rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
+    """The app with the stand-in, its corpus indexed."""
+    folder = tmp_path_factory.mktemp("app")
+    if url := os.environ.get("F2RAG_TEST_APP"):
+        yield AppServer(folder, port=urlsplit(url).port)
+        return
+    shutil.copytree(request.getfixturevalue("indexed"), folder, dirs_exist_ok=True)
+    with drawn_once(folder) as running:
+        yield running
 
 
 @pytest.fixture
@@ -243,7 +284,7 @@ def make_app(chromium: str, tmp_path: Path) -> Iterator[Callable[..., AppServer]
 
     def make(**environment: str) -> AppServer:
         folder = tmp_path / f"app-{len(made)}"
-        made.append(AppServer(folder, environment={"F2RAG_MODEL": "stand-in", **environment}))
+        made.append(AppServer(folder, environment={**_SETTINGS, **environment}))
         return made[-1].start()
 
     yield make
@@ -262,8 +303,9 @@ def playwright(chromium: str) -> Iterator[Playwright]:
 
 @pytest.fixture(scope="module")
 def browser(playwright: Playwright, chromium: str) -> Iterator[Browser]:
-    """Chromium, without a window."""
-    launched = playwright.chromium.launch(executable_path=chromium)
+    """Chromium, without a window; it finds nobody but this machine."""
+    nobody = "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"
+    launched = playwright.chromium.launch(executable_path=chromium, args=[nobody])
     yield launched
     launched.close()
 
@@ -275,12 +317,8 @@ def open_page(browser: Browser) -> Iterator[Callable[..., AppPage]]:
     pages: list[AppPage] = []
 
     def make(app: AppServer, *, width: int = 1280, height: int = 900, **options: object) -> AppPage:
-        context = browser.new_context(
-            viewport={"width": width, "height": height},
-            locale="en-GB",
-            reduced_motion="reduce",
-            **options,  # type: ignore[arg-type]
-        )
+        given = {**_DEFAULTS, "viewport": {"width": width, "height": height}, **options}
+        context = browser.new_context(**given)  # type: ignore[arg-type]
         contexts.append(context)
         pages.append(AppPage(context.new_page(), app))
         return pages[-1]
@@ -292,7 +330,17 @@ def open_page(browser: Browser) -> Iterator[Callable[..., AppPage]]:
         page.check()
 
 
+@pytest.fixture(scope="module")
+def tab(browser: Browser) -> Iterator[Page]:
+    """A tab for one test after the other."""
+    with contextlib.closing(browser.new_context(**_DEFAULTS)) as context:  # type: ignore[arg-type]
+        yield context.new_page()
+
+
 @pytest.fixture
-def page(app: AppServer, open_page: Callable[..., AppPage]) -> AppPage:
-    """A page of the app that all tests share."""
-    return open_page(app)
+def page(app: AppServer, tab: Page) -> Iterator[AppPage]:
+    """The app in a tab that is as good as new."""
+    made = AppPage(tab, app)
+    yield made
+    made.leave()
+    made.check()
