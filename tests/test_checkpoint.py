@@ -19,7 +19,7 @@ import torch
 from huggingface_hub import errors as hub
 from safetensors.torch import load_file, save_file
 
-from f2rag import F2LLMEncoder, checkpoint, forward
+from f2rag import F2LLMEncoder, checkpoint, loading
 from f2rag.errors import (
     CorruptCheckpointError,
     F2RagError,
@@ -192,27 +192,27 @@ def test_another_rotary_base_than_the_configs_is_refused(tiny: Path, monkeypatch
 
 
 def test_rotary_frequencies_in_bfloat16_are_refused(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = forward._load
+    original = loading._load
 
     def rounded(*arguments: Any) -> Any:
         model, info = original(*arguments)
         model.rotary_emb.inv_freq = model.rotary_emb.inv_freq.bfloat16()
         return model, info
 
-    monkeypatch.setattr(forward, "_load", rounded)
+    monkeypatch.setattr(loading, "_load", rounded)
     with pytest.raises(ModelLoadError, match=r"rotary frequencies .torch.bfloat16"):
         F2LLMEncoder(tiny, dtype="float16").embed_query("x")
 
 
 def test_a_model_that_was_loaded_in_mixed_dtypes_is_refused(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = forward._load
+    original = loading._load
 
     def mixed(*arguments: Any) -> Any:
         model, info = original(*arguments)
         model.layers[1].mlp.bfloat16()
         return model, info
 
-    monkeypatch.setattr(forward, "_load", mixed)
+    monkeypatch.setattr(loading, "_load", mixed)
     with pytest.raises(ModelLoadError, match=r"loaded with weights in torch.bfloat16 instead of float16"):
         F2LLMEncoder(tiny, dtype="float16").embed_query("x")
 

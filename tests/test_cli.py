@@ -373,7 +373,7 @@ def test_warnings_are_notes(model, here):
     result = run("embed", "--document", "word " * 50, "-d", "7", "--max-length", "16")
     notes = [line for line in result.stderr.splitlines() if line.startswith("Note:")]
     assert any("dimensions=7" in note for note in notes)
-    assert any("max_length is 16" in note for note in notes)
+    assert any("max_length=16" in note for note in notes)
     assert "Warning" not in result.stderr
     assert len(lines(result.stdout)) == 1
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import logging
 import os
 import pickle
 import subprocess
@@ -310,15 +311,16 @@ def test_half_of_a_surrogate_pair_is_named_by_its_position(
 
 
 def test_more_texts_than_one_window_keep_order_duplicates_and_positions(
-    tiny: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     texts = [f"text {i % 9}" for i in range(30)] + ["x" * 300]
     with F2LLMEncoder(tiny, dtype="float32", max_length=256) as encoder:
         expected = np.vstack([encoder.embed_documents([text]) for text in texts[:-1]])
         monkeypatch.setattr("f2rag.pipeline._WINDOW", 7)
         assert np.allclose(encoder.embed_documents(texts[:-1]), expected, atol=1e-6)
-        with pytest.warns(TruncationWarning, match="text 30 has 301 tokens"):
+        with caplog.at_level(logging.INFO), pytest.warns(TruncationWarning, match="cut to max_length=256"):
             assert encoder.embed_documents(texts).shape == (31, 40)
+        assert "1 texts were cut: text 30 has 301 tokens" in caplog.text
 
 
 def test_numpy_integers_are_whole_numbers(tiny: Path) -> None:

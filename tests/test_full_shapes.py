@@ -50,7 +50,7 @@ def test_a_full_checkpoint_loads_embeds_and_reports_what_the_table_says(
         vectors = encoder.embed_documents(["One text.", "另一段文字。"], dimensions=64)
         query = encoder.embed_query("What is F2LLM used for?")
         assert encoder.self_test_result()[1]
-        model = encoder._runtime()._model
+        model = encoder._runtime()._chosen.forward._model
         assert sum(parameter.numel() for parameter in model.parameters()) == spec.parameters
         loaded = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
         assert loaded == spec.memory_bytes("float32")

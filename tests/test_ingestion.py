@@ -9,6 +9,7 @@ import pytest
 from made_files import lines, pdf, word
 
 from f2rag.chunking import Chunker
+from f2rag.device import DevicePlan
 from f2rag.engine import SearchEngine
 from f2rag.errors import DocumentError
 from f2rag.ingestion import (
@@ -282,15 +283,11 @@ def test_sources_are_matched_whole(engine, chunker):
 
 
 def test_the_window_suits_the_device():
-    class Plan:
-        device = "cuda"
-
     encoder = FakeEncoder()
     assert window_for(encoder) == WINDOW_CPU
-    encoder.device_plan = Plan()
-    assert window_for(encoder) == WINDOW
-    Plan.device = "cpu"
-    assert window_for(encoder) == WINDOW_CPU
+    for device, window in {"cuda": WINDOW, "cpu": WINDOW_CPU, "cuda:0,cuda:1": WINDOW, "cpu,cpu": WINDOW_CPU}.items():
+        encoder.device_plan = DevicePlan(device=device, dtype="float32", token_budget=1024, reason="test")
+        assert window_for(encoder) == window
 
 
 def test_the_real_encoder_says_its_device(tiny):

@@ -259,7 +259,7 @@ class TestBadInput:
     def test_a_megabyte_is_cut_and_said(self, tiny: Path) -> None:
         text = "word " * 200_000
         e = F2LLMEmbeddings(model=tiny, device="cpu", dtype="float32", max_length=32)
-        with pytest.warns(TruncationWarning, match="max_length is 32"):
+        with pytest.warns(TruncationWarning, match="cut to max_length=32"):
             vector = e.embed_documents_array([text])[0]
         assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-6)
         with pytest.raises(OverlongTextError, match="Split"):
