@@ -8,10 +8,10 @@ MEMBERS := $(wildcard integrations/*/pyproject.toml)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install servers containers browser demo test lint types app bench bench-store bench-app quality check clean
+.PHONY: help install servers containers browser demo test lint types app bench bench-gpu bench-peers bench-ingest bench-memory bench-startup bench-quantization bench-store bench-app quality check clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 install: $(STAMP) servers ## Make the virtual environment with f2rag and all it needs for development
 
@@ -69,8 +69,34 @@ types: $(STAMP) ## Check types, strictly
 app: $(STAMP) ## Start the search app in the browser
 	@$(BIN)/streamlit run apps/search/streamlit_app.py
 
-bench: $(STAMP) ## Measure the encoder beside sentence-transformers
-	@$(BIN)/python -m benchmarks.encoder_speed
+bench: $(STAMP) ## Measure f2rag beside its peers and the machine's limit
+	@$(BIN)/python -m benchmarks.speed
+
+bench-gpu: ## The same on a CUDA GPU, with the torch of PYTHON
+	@$(PYTHON) -m benchmarks.speed --device cuda --sizes 80M,0.6B,4B,8B
+	@$(PYTHON) -m benchmarks.speed --device cuda --sizes 80M,0.6B,8B --latency --queries 1000
+
+# Each in an environment of its own. A CUDA build of torchvision breaks beside a CPU build of torch, so it goes again.
+bench-peers: ## Make the environments of OpenVINO, ONNX and llama.cpp for make bench
+	@for peer in openvino onnx; do \
+	  $(PYTHON) -m venv $(VENV)/peers/$$peer && \
+	  $(VENV)/peers/$$peer/bin/python -m pip install -q torch==2.13.0 && \
+	  $(VENV)/peers/$$peer/bin/python -m pip install -q -r benchmarks/speed/peers-$$peer.txt && \
+	  $(VENV)/peers/$$peer/bin/python -m pip uninstall -q -y torchvision || exit 1; done
+	@CMAKE_ARGS=-DLLAVA_BUILD=OFF $(VENV)/peers/onnx/bin/python -m pip install -q llama-cpp-python==0.3.36 \
+	  || echo "llama-cpp-python could not be built; make bench leaves it out"
+
+bench-ingest: $(STAMP) servers ## Measure ingestion into Qdrant end to end, beside LangChain and LlamaIndex; half an hour
+	@$(BIN)/python -m benchmarks.ingest_speed
+
+bench-memory: $(STAMP) ## Measure peak memory, and whether a stream of a million texts grows; half an hour
+	@$(BIN)/python -m benchmarks.memory
+
+bench-startup: $(STAMP) ## Measure imports and the time to the first vector in fresh processes
+	@$(BIN)/python -m benchmarks.startup
+
+bench-quantization: $(STAMP) ## Measure quality, memory and speed of weights in int8 and int4
+	@$(BIN)/python -m benchmarks.quantization
 
 bench-store: $(STAMP) servers ## Measure Qdrant through f2rag, LangChain and LlamaIndex; half an hour
 	@$(BIN)/python -m benchmarks.store_speed --large 500000
