@@ -64,7 +64,7 @@ class GraphedForward:
         self._device = device
         self._pad_id = pad_id
         self._tolerance = tolerance
-        self._recorder = recorder or CudaRecorder()
+        self._recorder = recorder or CudaRecorder(device)
         self._records: dict[tuple[int, int], _Record | None] = {}
         self._seen: set[tuple[int, int]] = set()
 
@@ -121,26 +121,33 @@ class GraphedForward:
 
 
 class CudaRecorder:
-    """Records with ``torch.cuda.CUDAGraph``; all graphs share one pool of memory, since only one runs at a time."""
+    """Records with ``torch.cuda.CUDAGraph``; all graphs share one pool of memory, since only one runs at a time.
 
-    def __init__(self) -> None:
+    Args:
+        device: Where it records, which need not be torch's current device.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._device = device
         self._pool: Any = None
 
     def __call__(self, function: Callable[[], Tensor]) -> Replay:
         """Run ``function`` once to warm up and once to record it."""
-        side = _new_stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            function()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        # Other threads may allocate or copy meanwhile; only this one's mistakes are to end the recording.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            result = function()
+        with torch.cuda.device(self._device):
+            side = _new_stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                function()
+            torch.cuda.current_stream().wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            # Other threads may allocate or copy meanwhile; only this one's mistakes are to end the recording.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                result = function()
         self._pool = self._pool or graph.pool()
 
         def replay() -> Tensor:
-            graph.replay()
+            with torch.cuda.device(self._device):
+                graph.replay()
             return result
 
         return replay
