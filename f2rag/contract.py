@@ -35,7 +35,7 @@ class EmbeddingContract:
         max_length: Tokens after which a document is cut; recorded, not compared, since it changes only long documents.
         dtype: The compute dtype; recorded, not compared, since bf16 and fp32 vectors are comparable (cosine > 0.999).
         weight_dtype: What the model's matrices were held in, empty for the compute dtype; recorded, not compared, since
-            queries of one find documents of the other as well as their own do (``benchmarks/results/quantization.md``).
+            queries of one find documents of the other as well as their own do (``docs/quantization.md``).
     """
 
     model: str
