@@ -57,52 +57,103 @@ def load_model(checkpoint: Checkpoint, plan: DevicePlan) -> Qwen3Model:
         weight_dtype=plan.weight_dtype,
         available=available_bytes(plan.device),
     )
-    with _loading, _quiet_transformers():
-        model, info = _load(checkpoint, plan)
-    _check_complete(checkpoint, info)
-    if plan.weight_dtype is not None:
+    rounded = plan.weight_dtype is not None
+    # accelerate is needed for any device map; a plain load is already on the CPU.
+    placement: dict[str, Any] = {} if plan.device == "cpu" or rounded else {"device_map": {"": plan.device}}
+    # As stored, the weights stay mapped from their file until each is rounded.
+    dtype = "auto" if rounded else plan.torch_dtype
+    model = _read(checkpoint, dtype=dtype, options=placement, too_large=_too_large(checkpoint, plan))
+    if rounded:
         _round(checkpoint, model, plan)
-    _check_dtypes(checkpoint, model, plan)
-    _check_rotary_frequencies(checkpoint, model)
-    if plan.device == "cpu" and checkpoint.is_local and plan.dtype in _stored_dtypes(checkpoint):
-        # Weights that need no conversion are mapped from the file: whoever saves into that folder would change, or
-        # kill, this process.
-        for parameter in model.parameters():
-            parameter.data = parameter.data.clone()
-    model.train(mode=False)
-    return model
+    mapped = plan.device == "cpu" and checkpoint.is_local and plan.dtype in _stored_dtypes(checkpoint)
+    return _checked(checkpoint, model, plan, copy=mapped)
 
 
-def _load(checkpoint: Checkpoint, plan: DevicePlan) -> tuple[Qwen3Model, dict[str, Any]]:
+def load_part(checkpoint: Checkpoint, plan: DevicePlan, *, split: dict[str, Any], count: int) -> Qwen3Model:
+    """Load this process's part of a model that several processes hold together.
+
+    Args:
+        checkpoint: The files.
+        plan: dtype, and this process's own device.
+        split: What asks transformers for its tensor-parallel plan.
+        count: How many processes there are.
+
+    Raises:
+        CorruptCheckpointError: See ``load_model``.
+        OutOfMemoryError: The part is too large for the device.
+        ModelLoadError: See ``load_model``.
+        torch.distributed.DistError: The processes lost each other.
+    """
+    import torch
+
+    too_large = (
+        f"The part of {checkpoint.name} in {plan.dtype} that {plan.device} should hold is too large: it ran out of "
+        f"memory. Split the model over more than {count} devices, or use a smaller model ('f2rag models' shows the "
+        "memory of each)."
+    )
+    lost = torch.distributed.DistError
+    model = _read(checkpoint, dtype=plan.torch_dtype, options=split, too_large=too_large, passes=lost)
+    return _checked(checkpoint, model, plan, copy=plan.device == "cpu")
+
+
+def _read(
+    checkpoint: Checkpoint,
+    *,
+    dtype: Any,
+    options: dict[str, Any],
+    too_large: str,
+    passes: type[Exception] | tuple[type[Exception], ...] = (),
+) -> Qwen3Model:
+    """Read all weights, with transformers' errors in our words, except for those that pass as they are."""
     from transformers import Qwen3Config, Qwen3Model
 
     # Typed loosely: with output_loading_info it returns a pair, which transformers' own annotations do not say.
     from_pretrained: Any = Qwen3Model.from_pretrained
-    rounded = plan.weight_dtype is not None
-    # accelerate is needed for any device map; a plain load is already on the CPU.
-    placement: dict[str, Any] = {} if plan.device == "cpu" or rounded else {"device_map": {"": plan.device}}
     try:
-        pair: tuple[Qwen3Model, dict[str, Any]] = from_pretrained(
-            checkpoint.folder,
-            config=Qwen3Config(**{**checkpoint.config, "use_cache": False}),
-            # As stored, the weights stay mapped from their file until each is rounded.
-            dtype="auto" if rounded else plan.torch_dtype,
-            attn_implementation="sdpa",
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-            **placement,
-        )
+        with _loading, _quiet_transformers():
+            model, info = from_pretrained(
+                checkpoint.folder,
+                config=Qwen3Config(**{**checkpoint.config, "use_cache": False}),
+                dtype=dtype,
+                attn_implementation="sdpa",
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+                **options,
+            )
+    except passes:
+        raise
     except Exception as error:  # safetensors, huggingface_hub and transformers each raise classes of their own
         if is_out_of_memory(error):
-            raise _too_large(checkpoint, plan) from error
+            raise OutOfMemoryError(too_large) from error
         message = (
             f"The model in {str(checkpoint.folder)!r} cannot be loaded ({type(error).__name__}: {error}). "
             "Download the checkpoint again, config.json and weights from one revision."
         )
         raise CorruptCheckpointError(message) from error
-    return pair
+    _check_complete(checkpoint, info)
+    loaded: Qwen3Model = model
+    return loaded
+
+
+def _checked(checkpoint: Checkpoint, model: Qwen3Model, plan: DevicePlan, *, copy: bool) -> Qwen3Model:
+    """The model, ready to compute, if it is what was planned.
+
+    Args:
+        checkpoint: The files.
+        model: As read.
+        plan: What it should be.
+        copy: Weights that need no conversion are mapped from the file: whoever saves into that folder would change, or
+            kill, this process. They are copied out of it.
+    """
+    _check_dtypes(checkpoint, model, plan)
+    _check_rotary_frequencies(checkpoint, model)
+    if copy:
+        for parameter in model.parameters():
+            parameter.data = parameter.data.clone()
+    model.train(mode=False)
+    return model
 
 
 def _stored_dtypes(checkpoint: Checkpoint) -> set[str]:
@@ -127,15 +178,14 @@ def _round(checkpoint: Checkpoint, model: Qwen3Model, plan: DevicePlan) -> None:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise _too_large(checkpoint, plan) from error
+        raise OutOfMemoryError(_too_large(checkpoint, plan)) from error
 
 
-def _too_large(checkpoint: Checkpoint, plan: DevicePlan) -> OutOfMemoryError:
-    message = (
+def _too_large(checkpoint: Checkpoint, plan: DevicePlan) -> str:
+    return (
         f"{checkpoint.name} in {plan.weight_dtype or plan.dtype} does not fit into the memory of {plan.device}. Use a "
         "smaller model ('f2rag models' shows the memory of each), weight_dtype='int8', or another device."
     )
-    return OutOfMemoryError(message)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

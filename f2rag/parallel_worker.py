@@ -25,7 +25,7 @@ import numpy as np
 
 from f2rag.checkpoint import Checkpoint
 from f2rag.device import DevicePlan
-from f2rag.errors import CorruptCheckpointError, DeviceError, F2RagError, OutOfMemoryError
+from f2rag.errors import DeviceError, F2RagError, OutOfMemoryError
 
 if TYPE_CHECKING:
     from transformers import Qwen3Model
@@ -131,10 +131,13 @@ def _serve(part: Part, inbox: queue.SimpleQueue[Any], answers: BinaryIO) -> None
 def _work(part: Part, inbox: queue.SimpleQueue[Any], answer: Any) -> None:
     import torch
 
+    from f2rag.loading import load_part
+
     torch.set_num_threads(part.threads)
     if not _meet(part, inbox, answer):
         return
-    model = _load(part)
+    split = _tensor_parallel_plan(part.count)
+    model = load_part(part.checkpoint, part.plan, split=split, count=part.count)
     answer(_self_test(model, device=part.plan.device))
     while (work := inbox.get()) is not None:
         states = _states(model, work, device=part.plan.device)
@@ -188,61 +191,6 @@ def _store(port: int, part: Part, *, listen_on: int | None = None) -> Any:
         wait_for_workers=False,
         master_listen_fd=listen_on,
     )
-
-
-def _load(part: Part) -> Qwen3Model:
-    """Load this process's part of the weights, with the checks of a model that is loaded whole."""
-    from f2rag.loading import _check_complete, _check_dtypes, _check_rotary_frequencies, _quiet_transformers
-
-    with _quiet_transformers():
-        model, info = _load_part(part)
-    _check_complete(part.checkpoint, info)
-    _check_dtypes(part.checkpoint, model, part.plan)
-    _check_rotary_frequencies(part.checkpoint, model)
-    if part.plan.device == "cpu":
-        # What is not split stays mapped from the file: whoever saves into that folder would kill this process.
-        for parameter in model.parameters():
-            parameter.data = parameter.data.clone()
-    model.train(mode=False)
-    return model
-
-
-def _load_part(part: Part) -> tuple[Qwen3Model, dict[str, Any]]:
-    import torch
-    from transformers import Qwen3Config, Qwen3Model
-
-    from f2rag.loading import is_out_of_memory
-
-    # Typed loosely: with output_loading_info it returns a pair, which transformers' own annotations do not say.
-    from_pretrained: Any = Qwen3Model.from_pretrained
-    try:
-        pair: tuple[Qwen3Model, dict[str, Any]] = from_pretrained(
-            part.checkpoint.folder,
-            config=Qwen3Config(**{**part.checkpoint.config, "use_cache": False}),
-            dtype=part.plan.torch_dtype,
-            attn_implementation="sdpa",
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-            **_tensor_parallel_plan(part.count),
-        )
-    except Exception as error:  # safetensors, huggingface_hub and transformers each raise classes of their own
-        if is_out_of_memory(error):
-            message = (
-                f"The part of {part.checkpoint.name} in {part.plan.dtype} that {part.plan.device} should hold is too "
-                f"large: it ran out of memory. Split the model over more than {part.count} devices, or use a smaller "
-                "model ('f2rag models' shows the memory of each)."
-            )
-            raise OutOfMemoryError(message) from error
-        if isinstance(error, torch.distributed.DistError):
-            raise
-        message = (
-            f"The model in {str(part.checkpoint.folder)!r} cannot be loaded ({type(error).__name__}: {error}). "
-            "Download the checkpoint again, config.json and weights from one revision."
-        )
-        raise CorruptCheckpointError(message) from error
-    return pair
 
 
 def _tensor_parallel_plan(count: int) -> dict[str, Any]:

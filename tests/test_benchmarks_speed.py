@@ -466,7 +466,7 @@ class TestRun:
 
 
 class TestReport:
-    def run(self, *, flags=("avx512_bf16",), masked=False):
+    def run(self, *, flags=("avx512_bf16",), masked=False, limit_seconds=0.25):
         shape = limit.Shape(hidden=8, inner=16, queries=16, keys=8, head=4, layers=2)
         made = workloads.Workload("P", "passages", "document", ["a", "b"], [30, 20])
         verdict = correctness.Verdict(right=True, lowest=0.9999, mean=0.99999, allowed=0.999)
@@ -492,7 +492,7 @@ class TestReport:
                 outcome("st-tuned", 4.0),
                 outcome("onnx-fp32", 0.8),
                 Outcome(key="llama-cpp-q8_0", label="llama.cpp", problem="wrong vectors | 0.3"),
-                outcome(LIMIT, 0.25),
+                outcome(LIMIT, limit_seconds),
             ],
             load=[0.0],
             tokenizer_seconds=0.4,
@@ -516,6 +516,15 @@ class TestReport:
         masked = list(aims.judged(self.run(masked=True)))
         assert [(aim["bound"], aim["met"]) for aim in masked] == [(1.5, True)]
         assert not any(aim["applies"] for aim in aims.judged(self.run(flags=("avx2",))))
+
+    @pytest.mark.parametrize(("limit_seconds", "reach"), [(0.25, 16.0), (0.9, 4.444)])
+    def test_an_aim_above_what_the_limit_allows_is_said_to_be_out_of_reach(self, limit_seconds, reach, tmp_path):
+        measured = self.run(limit_seconds=limit_seconds)
+        tuned = next(aim for aim in aims.judged(measured) if "best tuned" in aim["what"])
+        assert tuned["at_limit"] == reach
+        report.store("speed", "Texts, CPU", measured, [], folder=tmp_path)
+        row = next(line for line in (tmp_path / "speed.md").read_text().splitlines() if "best tuned" in line)
+        assert ("missed by 20%; out of reach here" in row) == (reach < 5)
 
     def test_the_larger_of_products_and_tokenizer_is_the_limit(self):
         workload = self.run()["sizes"][0]["workloads"][0]

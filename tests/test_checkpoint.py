@@ -192,27 +192,27 @@ def test_another_rotary_base_than_the_configs_is_refused(tiny: Path, monkeypatch
 
 
 def test_rotary_frequencies_in_bfloat16_are_refused(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = loading._load
+    original = loading._read
 
-    def rounded(*arguments: Any) -> Any:
-        model, info = original(*arguments)
+    def rounded(*arguments: Any, **options: Any) -> Any:
+        model = original(*arguments, **options)
         model.rotary_emb.inv_freq = model.rotary_emb.inv_freq.bfloat16()
-        return model, info
+        return model
 
-    monkeypatch.setattr(loading, "_load", rounded)
+    monkeypatch.setattr(loading, "_read", rounded)
     with pytest.raises(ModelLoadError, match=r"rotary frequencies .torch.bfloat16"):
         F2LLMEncoder(tiny, dtype="float16").embed_query("x")
 
 
 def test_a_model_that_was_loaded_in_mixed_dtypes_is_refused(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = loading._load
+    original = loading._read
 
-    def mixed(*arguments: Any) -> Any:
-        model, info = original(*arguments)
+    def mixed(*arguments: Any, **options: Any) -> Any:
+        model = original(*arguments, **options)
         model.layers[1].mlp.bfloat16()
-        return model, info
+        return model
 
-    monkeypatch.setattr(loading, "_load", mixed)
+    monkeypatch.setattr(loading, "_read", mixed)
     with pytest.raises(ModelLoadError, match=r"loaded with weights in torch.bfloat16 instead of float16"):
         F2LLMEncoder(tiny, dtype="float16").embed_query("x")
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from benchmarks.measuring import Aim
+from benchmarks.speed.contestants import LIMIT
 
 Row = Mapping[str, Any]
 
@@ -24,6 +25,7 @@ class Wanted:
         of: Gives the value with its interval out of a workload's rows, or ``None`` where it was not measured.
         kind: On which side of the bound the value should be.
         masked: Whether it was set for a CPU without AMX and AVX-512.
+        of_times: Whether the value is a contestant's time divided by f2rag's, so that the limit's time bounds it.
     """
 
     what: str
@@ -34,6 +36,7 @@ class Wanted:
     of: Callable[[Row], Sequence[float] | None]
     kind: Literal["at least", "at most"] = "at least"
     masked: bool = False
+    of_times: bool = False
 
 
 def _row(workload: Row, key: str) -> Row | None:
@@ -92,7 +95,9 @@ _LIMIT = "share of the machine's limit for the shape"
 
 def _time(what: str, key: str, bound: float, device: str, sizes: tuple[str, ...], workloads: tuple[str, ...]) -> Wanted:
     said = f"times as fast as {what}"
-    return Wanted(what=said, device=device, sizes=sizes, workloads=workloads, bound=bound, of=times_as_long(key))
+    return Wanted(
+        what=said, device=device, sizes=sizes, workloads=workloads, bound=bound, of=times_as_long(key), of_times=True
+    )
 
 
 WANTED: tuple[Wanted, ...] = (
@@ -107,6 +112,7 @@ WANTED: tuple[Wanted, ...] = (
         workloads=_MET,
         bound=1,
         of=fastest_engine,
+        of_times=True,
     ),
     Wanted(what=_LIMIT, device="cpu", sizes=("80M",), workloads=_MET, bound=0.5, of=limit_share),
     dataclasses.replace(_time(_TUNED, "st-tuned", 1.5, "cpu", ("80M",), _MET), masked=True),
@@ -154,8 +160,15 @@ def judged(run: Row) -> Iterator[dict[str, Any]]:
                     continue
                 found = wanted.of(workload)
                 if found is not None:
-                    yield _judge(wanted, found, where=f"{size['size']} {workload['key']}", holds=applies(run))
+                    judgement = _judge(wanted, found, where=f"{size['size']} {workload['key']}", holds=applies(run))
+                    yield {**judgement, "at_limit": at_limit(workload, found[0]) if wanted.of_times else None}
     yield from _judged_latency(run)
+
+
+def at_limit(workload: Row, value: float) -> float | None:
+    """What the ratio would be if f2rag took only the time of the shape's own products and attention."""
+    limit = _row(workload, LIMIT)
+    return None if limit is None else round(value / limit["ratio"][0], 3)
 
 
 def _judged_latency(run: Row) -> Iterator[dict[str, Any]]:
@@ -175,7 +188,8 @@ def _judged_latency(run: Row) -> Iterator[dict[str, Any]]:
                     bound=LATENCY_AIM,
                     kind="at least",
                 )
-                yield {**aim.as_json(), "where": size["size"], "interval": row["p50_ratio"][1:], "applies": True}
+                more = {"interval": row["p50_ratio"][1:], "applies": True, "at_limit": None}
+                yield {**aim.as_json(), "where": size["size"], **more}
 
 
 def _judge(wanted: Wanted, found: Sequence[float], *, where: str, holds: bool) -> dict[str, Any]:
