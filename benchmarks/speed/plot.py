@@ -64,7 +64,7 @@ def draw(content: Mapping[str, Any], target: Path) -> bool:
     for line, row in zip(lines, grid, strict=True):
         for (key, size, workload), axes in zip(line, row, strict=False):
             axes.set_visible(True)
-            _panel(axes, workload, title=f"{size} · {workload['key']}: {workload['title']}", run=key)
+            _panel(axes, workload, title=f"{size} · {workload['key']}: {_first_part(workload)}", run=key)
     figure.savefig(target, dpi=150, facecolor="white")
     pyplot.close(figure)
     return True
@@ -72,6 +72,11 @@ def draw(content: Mapping[str, Any], target: Path) -> bool:
 
 def _bars(workload: Mapping[str, Any]) -> int:
     return sum("ratio" in row and row["key"] != LIMIT for row in workload["rows"])
+
+
+def _first_part(workload: Mapping[str, Any]) -> str:
+    """Of its title, what fits over a panel."""
+    return str(workload["title"]).partition(",")[0]
 
 
 def _panel(axes: Any, workload: Mapping[str, Any], *, title: str, run: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,8 @@ def _row(outcome: Outcome, *, tokens: int, texts: int) -> dict[str, Any]:
         "key": outcome.key,
         "label": outcome.label,
         "dtype": outcome.facts.get("dtype", ""),
-        "problem": outcome.problem,
+        # Where things lie on the machine that measured is nobody's business.
+        "problem": re.sub(r"/\S*/", "…/", outcome.problem),
         "settings": {} if outcome.choice is None else dataclasses.asdict(outcome.choice),
         "facts": outcome.facts,
     }
