@@ -151,7 +151,7 @@ def test_a_model_that_cannot_fit_is_refused_before_its_weights_are_read(
     import f2rag.loading
 
     read = []
-    monkeypatch.setattr(f2rag.loading, "_load", lambda *arguments: read.append(arguments))
+    monkeypatch.setattr(f2rag.loading, "_read", lambda *arguments, **options: read.append(arguments))
     monkeypatch.setattr(f2rag.loading, "available_bytes", lambda device: 1000)
     with pytest.raises(OutOfMemoryError, match=r"needs .* MB for its weights in float32; cpu has 0 MB free"):
         load_model(read_checkpoint(resolve(tiny), tiny), plan_device("cpu", "float32"))
