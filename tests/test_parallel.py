@@ -173,7 +173,10 @@ def test_a_killed_process_is_an_error_at_once_and_the_next_call_starts_anew(
     before = processes_of(forward)
     os.kill(before[1], signal.SIGKILL)
     started = time.monotonic()
-    with pytest.raises(DeviceError, match=r"computes on cpu \(2 of 2\) was killed by signal 9"):
+    # Its end, or what the other process says of the broken connection: whichever is heard first.
+    with pytest.raises(
+        DeviceError, match=r"computes on cpu (\(2 of 2\) was killed by signal 9|failed .*reset by peer)"
+    ):
         forward.states(ids)
     assert time.monotonic() - started < forward._batch_seconds / 10  # noticed, not waited for
     assert wait_until_gone(before) == []
