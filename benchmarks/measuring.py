@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -144,21 +145,29 @@ def interleave(names: Sequence[str], rounds: int, measure: Callable[[str], float
     return taken
 
 
-def require_quiet(console: Console, *, even_if_busy: bool) -> Load:
-    """Watch the machine, and refuse to measure where others compute.
+def require_quiet(console: Console, *, even_if_busy: bool, patience: float = 60.0) -> Load:
+    """Watch the machine until others leave it alone.
+
+    Args:
+        console: Where to say that others compute.
+        even_if_busy: Do not wait, and measure all the same.
+        patience: Seconds to wait until others have finished.
 
     Raises:
-        typer.Exit: The machine is busy and that was not accepted.
+        typer.Exit: They did not finish in time, and that was not accepted.
     """
-    load = measure_load()
-    if not load.is_quiet:
-        console.print(
-            f"Others take {load.others:.0%} of this machine (at most {QUIET_SHARE:.0%} leaves times worth having): "
-            + ("measuring all the same." if even_if_busy else "end them, or accept it with --even-if-busy."),
-            style="yellow",
-        )
-        if not even_if_busy:
+    started = time.monotonic()
+    while not (load := measure_load()).is_quiet:
+        busy = f"Others take {load.others:.0%} of this machine"
+        bound = f"{busy} (at most {QUIET_SHARE:.0%} leaves times worth having)"
+        if even_if_busy:
+            console.print(f"{bound}: measuring all the same.", style="yellow")
+            break
+        if (waited := time.monotonic() - started) > patience:
+            console.print(f"{bound}: end them, or accept it with --even-if-busy.", style="yellow")
             raise typer.Exit(2)
+        console.print(f"{busy}; waiting ({waited:.0f} s).", style="yellow")
+        time.sleep(min(5.0, patience))
     return load
 
 

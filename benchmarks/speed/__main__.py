@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,8 +16,9 @@ import typer
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from benchmarks.machine import QUIET_SHARE, Load, facts, measure_load
+from benchmarks.machine import QUIET_SHARE, facts
 from benchmarks.material import qwen3_tokenizer_file
+from benchmarks.measuring import require_quiet
 from benchmarks.speed import latency, plot, report
 from benchmarks.speed.aims import judged
 from benchmarks.speed.contestants import ENTRIES, Entry
@@ -26,7 +27,7 @@ from benchmarks.speed.limit import Shape
 from benchmarks.speed.measure import Told
 from benchmarks.speed.processes import ROOT
 from benchmarks.speed.run import Skipped, our_trials, participants, run_size, versions_of
-from benchmarks.speed.workloads import MAXIMUM, PLANS, Workload, make_workload
+from benchmarks.speed.workloads import MAXIMUM, PLANS, make_workload
 from f2rag.models import resolve
 from f2rag.prompts import DEFAULT_INSTRUCTION, query_prefix
 from f2rag.testing import write_checkpoint
@@ -61,32 +62,6 @@ PACKAGES = (
 """Whose versions are written down for each Python."""
 
 
-def wait_until_quiet(console: Console, *, patience: float, even_if_busy: bool) -> Load:
-    """Watch the machine until others leave it alone.
-
-    Raises:
-        typer.Exit: They did not within ``patience`` seconds, and that was not accepted.
-    """
-    started = time.monotonic()
-    while True:
-        load = measure_load()
-        if load.is_quiet:
-            return load
-        waited = time.monotonic() - started
-        if even_if_busy or waited > patience:
-            break
-        console.print(f"Others take {load.others:.0%} of this machine; waiting ({waited:.0f} s).", style="yellow")
-        time.sleep(5)
-    console.print(
-        f"Others take {load.others:.0%} of this machine (at most {QUIET_SHARE:.0%} leaves times worth having): "
-        + ("measuring all the same." if even_if_busy else "end them, or accept it with --busy-anyway."),
-        style="yellow",
-    )
-    if not even_if_busy:
-        raise typer.Exit(2)
-    return load
-
-
 def peer_pythons(given: Sequence[Path]) -> list[str]:
     """This Python, those given, those in ``F2RAG_BENCH_PEERS``, and those under ``.venv/peers``."""
     named = [Path(each) for each in os.environ.get("F2RAG_BENCH_PEERS", "").split(os.pathsep) if each]
@@ -97,21 +72,92 @@ def peer_pythons(given: Sequence[Path]) -> list[str]:
     return list(dict.fromkeys([sys.executable, *(str(each.absolute()) for each in found)]))
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is measured in each size.
+
+    Attributes:
+        letters: Workloads.
+        queries: Single queries in a round, in place of the workloads; ``None`` measures the workloads.
+        entries: Who takes part, f2rag first.
+        pythons: Executable by key of a contestant.
+        device: Where to compute.
+        avx2: Whether AMX and AVX-512 are masked off.
+        rounds: Counted ones.
+        minutes: About how long the rounds of a size may take.
+        texts: At most so many of a workload; 0 takes the device's number.
+        thorough: Everyone in every workload.
+        seed: Of texts and weights.
+        tokenizer: ``tokenizer.json`` of Qwen3.
+        shrink: Divides widths.
+        keep: Where checkpoints and exports stay for the next run.
+    """
+
+    letters: Sequence[str]
+    queries: int | None
+    entries: Sequence[Entry]
+    pythons: dict[str, str]
+    device: str
+    avx2: bool
+    rounds: int
+    minutes: float
+    texts: int
+    thorough: bool
+    seed: int
+    tokenizer: Path
+    shrink: int
+    keep: Path | None
+
+
 @contextlib.contextmanager
-def checkpoint(size: str, *, tokenizer: Path, shrink: int, keep: Path | None, seed: int) -> Iterator[Path]:
+def checkpoint(plan: Plan, size: str) -> Iterator[Path]:
     """A random checkpoint in the shape of a size, and what engines export beside it."""
     with tempfile.TemporaryDirectory(prefix="f2rag-speed-") as temporary:
-        folder = (keep or Path(temporary)) / (size if shrink == 1 else f"{size}-by-{shrink}")
+        folder = (plan.keep or Path(temporary)) / (size if plan.shrink == 1 else f"{size}-by-{plan.shrink}")
         if not (folder / "config.json").is_file():
             write_checkpoint(
                 folder,
                 model=size,
-                scale=None if shrink == 1 else shrink,
+                scale=None if plan.shrink == 1 else plan.shrink,
                 dtype="bfloat16",
-                tokenizer_file=tokenizer,
-                seed=seed,
+                tokenizer_file=plan.tokenizer,
+                seed=plan.seed,
             )
         yield folder
+
+
+def measure_size(plan: Plan, size: str, console: Console) -> dict[str, Any]:
+    """Everything that a run measures in one size, as it is stored."""
+    with checkpoint(plan, size) as folder:
+        setup = Setup(
+            folder=folder,
+            device=plan.device,
+            max_length=MAXIMUM,
+            query_prefix=query_prefix(DEFAULT_INSTRUCTION),
+            pythons=plan.pythons,
+            rounds=plan.rounds,
+            avx2=plan.avx2,
+        )
+        console.print(f"{size}: making texts")
+        counts = {key: plan.texts or _count(key, plan.device) for key in plan.letters}
+        made = [make_workload(key, folder / "tokenizer.json", count=n, seed=plan.seed) for key, n in counts.items()]
+        with _progress(console) as progress:
+            told = Told(progress)
+            if plan.queries is not None:
+                found = latency.measure_latency(
+                    setup, plan.entries, made[0], per_round=plan.queries, trials=our_trials(setup), told=told
+                )
+                return {**report.size_content(size, Shape.read(folder), []), "latency": latency.rows(found)}
+            measured = run_size(
+                setup,
+                plan.entries,
+                made,
+                minutes=plan.minutes,
+                parameters=_parameters(size, plan.shrink),
+                thorough=plan.thorough,
+                told=told,
+            )
+            return report.size_content(size, Shape.read(folder), measured)
 
 
 def main(
@@ -134,7 +180,7 @@ def main(
         Path | None, typer.Option(help="tokenizer.json of Qwen3, where its package is absent.")
     ] = None,
     keep: Annotated[Path | None, typer.Option(help="Keep checkpoints and exports here for the next run.")] = None,
-    busy_anyway: Annotated[bool, typer.Option(help="Measure though others compute.")] = False,
+    even_if_busy: Annotated[bool, typer.Option("--even-if-busy", help="Measure though others compute.")] = False,
     patience: Annotated[float, typer.Option(help="Seconds to wait until others have finished.")] = 60,
     shrink: Annotated[int, typer.Option(help="Divide widths by this, to try the benchmark out.")] = 1,
     name: Annotated[str, typer.Option(help="Of the result files; by device if empty.")] = "",
@@ -148,13 +194,29 @@ def main(
     wanted = _known(contestants, [entry.key for entry in ENTRIES], what="contestant") or [e.key for e in ENTRIES]
     if only_latency:
         wanted = [key for key in wanted if key in LATENCY_KEYS]
-    load = wait_until_quiet(console, patience=patience, even_if_busy=busy_anyway)
+    load = require_quiet(console, even_if_busy=even_if_busy, patience=patience)
     entries, pythons, skipped = participants(wanted, peer_pythons(peers_python or []), device=device, avx2=bool(isa))
     for each in skipped:
         console.print(f"not measured: {each.label}: {each.reason} ({each.get})", style="dim")
+    plan = Plan(
+        letters=["Q"] if only_latency else letters,
+        queries=queries if only_latency else None,
+        entries=entries,
+        pythons=pythons,
+        device=device,
+        avx2=bool(isa),
+        rounds=rounds,
+        minutes=minutes,
+        texts=texts,
+        thorough=thorough,
+        seed=seed,
+        tokenizer=tokenizer or qwen3_tokenizer_file(),
+        shrink=shrink,
+        keep=keep,
+    )
     run: dict[str, Any] = {
         "device": device,
-        "avx2": bool(isa),
+        "avx2": plan.avx2,
         "shrunk": shrink != 1,
         "machine": {
             **facts(load=load, sizes=sizes, rounds=rounds, seed=seed, minutes=minutes),
@@ -163,50 +225,14 @@ def main(
         },
         "sizes": [],
     }
-    source = tokenizer or qwen3_tokenizer_file()
     for size in _known(sizes, None, what="size"):
-        with checkpoint(size, tokenizer=source, shrink=shrink, keep=keep, seed=seed) as folder:
-            setup = Setup(
-                folder=folder,
-                device=device,
-                max_length=MAXIMUM,
-                query_prefix=query_prefix(DEFAULT_INSTRUCTION),
-                pythons=pythons,
-                rounds=rounds,
-                avx2=bool(isa),
-            )
-            console.print(f"{size}: making texts")
-            counts = {key: texts or _count(key, device) for key in (["Q"] if only_latency else letters)}
-            made = [make_workload(key, folder / "tokenizer.json", count=n, seed=seed) for key, n in counts.items()]
-            content = report.size_content(size, Shape.read(folder), [])
-            with _progress(console) as progress:
-                told = Told(progress)
-                if only_latency:
-                    content["latency"] = _latency(setup, entries, made[0], queries, told)
-                else:
-                    measured = run_size(
-                        setup,
-                        entries,
-                        made,
-                        minutes=minutes,
-                        parameters=_parameters(size, shrink),
-                        thorough=thorough,
-                        told=told,
-                    )
-                    content = report.size_content(size, Shape.read(folder), measured)
-        run["sizes"].append(content)
-        _write(run, skipped, name=name, only_latency=only_latency, json_only=json_only)
+        run["sizes"].append(measure_size(plan, size, console))
+        if not json_only:  # after each size, so that an end before the last one loses nothing
+            _write(run, skipped, name=name, only_latency=only_latency)
     if json_only:
         print(json.dumps({**run, "aims": list(judged(run))}))
     else:
         report.show(run, skipped)
-
-
-def _latency(
-    setup: Setup, entries: Sequence[Entry], workload: Workload, queries: int, told: Told
-) -> list[dict[str, Any]]:
-    found = latency.measure_latency(setup, entries, workload, per_round=queries, trials=our_trials(setup), told=told)
-    return latency.rows(found)
 
 
 def _count(key: str, device: str) -> int:
@@ -238,10 +264,7 @@ def _progress(console: Console) -> Progress:
     return Progress(*columns, console=console)
 
 
-def _write(run: dict[str, Any], skipped: Sequence[Skipped], *, name: str, only_latency: bool, json_only: bool) -> None:
-    """After each size, so that an end before the last one loses nothing."""
-    if json_only:
-        return
+def _write(run: dict[str, Any], skipped: Sequence[Skipped], *, name: str, only_latency: bool) -> None:
     title = "Single queries" if only_latency else "Texts"
     where = "AVX2 only" if run["avx2"] else ("GPU" if run["device"] != "cpu" else "CPU")
     stem = name or ("speed" if run["device"] == "cpu" else "speed_gpu")

@@ -201,19 +201,18 @@ class Machine:
         return self._inputs[width]
 
     def _choose_products(self) -> None:
-        """Fused matrices decide the batch; then separate ones and prepacked weights may still win at it."""
+        """Of all ways to call them, the one that takes least for a token."""
         chunks = _CPU_CHUNKS if self._kind == "cpu" else _GPU_CHUNKS
-        self._chunk = min(chunks, key=self._token_seconds)
-        ways = [(linear, fused) for linear in linears(self._kind) for fused in (True, False)]
+        ways = list(itertools.product(linears(self._kind), (True, False), chunks))
         rates = []
-        for linear, fused in ways:
+        for linear, fused, chunk in ways:
             self._linear, self._fused = linear, fused
-            rates.append(self._token_seconds(self._chunk))
-        self._linear, self._fused = ways[rates.index(min(rates))]
+            rates.append(self._token_seconds(chunk))
+        self._linear, self._fused, self._chunk = ways[rates.index(min(rates))]
 
     @property
     def _linear_name(self) -> str:
-        return "prepacked" if isinstance(self._linear, Prepacked) else "plain"
+        return {Prepacked: "prepacked", ReusedOutputs: "reused outputs"}.get(type(self._linear), "plain")
 
     def _token_seconds(self, chunk: int) -> float:
         import torch
@@ -318,11 +317,28 @@ class Prepacked:
         return found
 
 
+class ReusedOutputs:
+    """A product into memory that was used before: fresh memory costs a page fault for every 4 KiB."""
+
+    def __init__(self) -> None:
+        self._outputs: dict[int, torch.Tensor] = {}
+
+    def __call__(self, inputs: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """As ``torch.nn.functional.linear``; valid until the next product of that width."""
+        import torch
+
+        rows, width = len(inputs), len(weight)
+        if width not in self._outputs or len(self._outputs[width]) < rows:
+            self._outputs[width] = inputs.new_empty(rows, width)
+        return torch.mm(inputs, weight.T, out=self._outputs[width][:rows])
+
+
 def linears(kind: str) -> Iterator[Linear]:
     """Ways to multiply that work here and give what ``torch.nn.functional.linear`` gives."""
     import torch
 
     yield torch.nn.functional.linear
+    yield ReusedOutputs()
     if kind != "cpu":
         return
     packed = Prepacked()

@@ -64,7 +64,7 @@ def draw(content: Mapping[str, Any], target: Path) -> bool:
     for line, row in zip(lines, grid, strict=True):
         for (key, size, workload), axes in zip(line, row, strict=False):
             axes.set_visible(True)
-            _panel(axes, workload, title=f"{size} · {workload['key']}: {_first_part(workload)}", run=key)
+            _panel(axes, workload, title=f"{size} · {workload['key']}: {_first_parts(workload)}", run=key)
     figure.savefig(target, dpi=150, facecolor="white")
     pyplot.close(figure)
     return True
@@ -74,9 +74,11 @@ def _bars(workload: Mapping[str, Any]) -> int:
     return sum("ratio" in row and row["key"] != LIMIT for row in workload["rows"])
 
 
-def _first_part(workload: Mapping[str, Any]) -> str:
-    """Of its title, what fits over a panel."""
-    return str(workload["title"]).partition(",")[0]
+def _first_parts(workload: Mapping[str, Any], *, most: int = 44) -> str:
+    """As much of its title as fits over a panel, cut at a comma between words."""
+    parts = str(workload["title"]).split(", ")
+    fitting = [", ".join(parts[:count]) for count in range(1, len(parts) + 1)]
+    return max((part for part in fitting if len(part) <= most), key=len, default=fitting[0])
 
 
 def _panel(axes: Any, workload: Mapping[str, Any], *, title: str, run: str) -> None:
@@ -91,22 +93,10 @@ def _panel(axes: Any, workload: Mapping[str, Any], *, title: str, run: str) -> N
     if limit is not None:
         most = max(most, limit["tokens_per_second"])
         axes.axvline(limit["tokens_per_second"], color=_LIMIT, linewidth=1.2, linestyle=(0, (4, 2)))
-        axes.annotate(
-            "limit of the shape",
-            (limit["tokens_per_second"], 0),
-            xytext=(-4, -2),
-            textcoords="offset points",
-            rotation=90,
-            ha="right",
-            va="bottom",
-            fontsize=8,
-            color=_LIMIT,
-        )
+        axes.text(1, 1.02, "- - limit of the shape", transform=axes.transAxes, fontsize=8, color=_LIMIT, ha="right")
     axes.set_xlim(0, most * 1.22)
     axes.set_title(f"{title}\n", fontsize=10, loc="left", color=_INK, fontweight="bold")
-    axes.text(
-        0, 1.02, f"{run}; tokens per second, times as long as f2rag", transform=axes.transAxes, fontsize=8, color=_INK
-    )
+    axes.text(0, 1.02, f"{run}; tokens/s, × f2rag's time", transform=axes.transAxes, fontsize=8, color=_INK)
     axes.tick_params(axis="both", labelsize=8, length=0, colors=_INK)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.grid(axis="x", color="#e6eaef", linewidth=0.8)

@@ -166,8 +166,9 @@ def _aims(run: Mapping[str, Any]) -> list[str]:
         return []
     lines = [
         "",
-        "*At the limit* is what the ratio would be if f2rag took only the time of the shape's own matrix products and",
-        "attention on this machine: an aim above it is out of reach for any program in this dtype here.",
+        "*At the limit* is what the ratio would be if f2rag took only the time that torch takes here for the shape's",
+        "own matrix products and attention, called in the fastest of several ways: an aim above it is out of reach of",
+        "any program that calls these, in this dtype.",
         "",
         "| aim | where | measured | at the limit | aim is | |",
         "| --- | --- | ---: | ---: | ---: | --- |",
