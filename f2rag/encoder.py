@@ -6,13 +6,13 @@ the work: checkpoint, tokenizer, runtime. The two roles are separate methods, so
 
 from __future__ import annotations
 
-import concurrent.futures
 import functools
 import logging
 import os
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -132,7 +132,7 @@ class F2LLMEncoder:
         self._truncated_count = 0
         self._closed = False
         self._lease: Lease | None = None
-        self._callers: concurrent.futures.ThreadPoolExecutor | None = None
+        self._callers: ThreadPoolExecutor | None = None
         self._places = pipeline.Places()
 
     # -- what it is ---------------------------------------------------------------------------------------------
@@ -492,11 +492,9 @@ class F2LLMEncoder:
         key = RuntimeKey(str(found.folder.resolve()), found.revision, state, plan.device, plan.dtype, plan.weight_dtype)
         return lease(key, lambda: ModelRuntime(found, plan, pad_id=pad_id), owner=self)
 
-    def _in_thread(self, work: Callable[[], Result]) -> concurrent.futures.Future[Result]:
+    def _in_thread(self, work: Callable[[], Result]) -> Future[Result]:
         with self._state:
             self._check_open()
             if self._callers is None:
-                self._callers = concurrent.futures.ThreadPoolExecutor(
-                    _CALLER_THREADS, thread_name_prefix="f2rag-caller"
-                )
+                self._callers = ThreadPoolExecutor(_CALLER_THREADS, thread_name_prefix="f2rag-caller")
             return self._callers.submit(work)

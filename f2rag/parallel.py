@@ -46,6 +46,11 @@ _BATCH_SECONDS = 600.0
 _END_SECONDS = 5.0
 """Until a process that was asked to end is killed."""
 
+_CAUSE_SECONDS = 1.0
+"""Until a failure is taken for a process's own: the connections of one that dies are closed before its end is known."""
+
+_POLL_SECONDS = 0.01
+
 
 class ParallelForward:
     """The forward pass of a model that is split over several devices.
@@ -276,6 +281,8 @@ class _Processes:
                 raise self._late([rank for rank in ranks if rank not in found]) from None
             if answer is None:
                 raise self._lost(rank)
+            if isinstance(answer, DeviceError) and (ended := self._first_ended(seconds=_CAUSE_SECONDS)) is not None:
+                raise self._lost(ended) from answer  # a process that lost the other tells of its connection only
             if isinstance(answer, F2RagError):
                 raise answer
             found[rank] = answer
@@ -287,6 +294,17 @@ class _Processes:
             "split. If two cards cannot reach each other's memory, set NCCL_P2P_DISABLE=1; or use one device."
         )
         return DeviceError(message)
+
+    def _first_ended(self, *, seconds: float) -> int | None:
+        """The rank of a process that has ended by itself, or does so within that time."""
+        deadline = time.monotonic() + seconds
+        while True:
+            for rank, running in enumerate(self._running):
+                if running.process.poll() is not None:
+                    return rank
+            if time.monotonic() >= deadline:
+                return None
+            time.sleep(_POLL_SECONDS)
 
     def _lost(self, rank: int) -> DeviceError:
         try:

@@ -19,7 +19,7 @@ from f2rag.errors import DeviceError
 from f2rag.loading import load_model
 from f2rag.parallel import ParallelForward
 from f2rag.scheduling import Scheduler
-from f2rag.threads import limit_threads
+from f2rag.threads import call_in_thread, limit_threads
 from f2rag.transfer import Arriving, from_device
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class ModelRuntime:
         _prepare_forked_child(plan)
         if plan.device == "cpu":
             limit_threads()
-        self._chosen = _load(checkpoint, plan, pad_id=pad_id)
+        self._chosen = call_in_thread(lambda: _load(checkpoint, plan, pad_id=pad_id))
         self._scheduler = Scheduler(
             self._compute,
             name=checkpoint.name,
@@ -100,7 +100,7 @@ class ModelRuntime:
         """
         if self._chosen.compilation is None:
             return "not compiled: the fast forward is not in use"
-        self._chosen.compilation.run()
+        call_in_thread(self._chosen.compilation.run)
         return self._chosen.compilation.state
 
     def close(self) -> None:

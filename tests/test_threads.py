@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
 
 from f2rag import threads
+from f2rag.testing import write_checkpoint
 
 PROGRAM = """
 import os, sys
@@ -18,6 +20,54 @@ import_torch()
 assert "torch" in sys.modules
 print(os.environ.get("GOMP_SPINCOUNT"))
 """
+
+
+LOADING = """
+import sys, time
+from pathlib import Path
+import torch
+from f2rag.checkpoint import read_checkpoint
+from f2rag.device import plan_device
+from f2rag.models import resolve
+from f2rag.runtime import ModelRuntime
+from transformers import Qwen3Model  # starts a thread of its own
+
+def count():
+    return len(list(Path("/proc/self/task").iterdir()))
+
+folder = Path(sys.argv[1])
+checkpoint, plan = read_checkpoint(resolve(folder), folder), plan_device("cpu", "float32")
+before = count()
+runtime = ModelRuntime(checkpoint, plan, pad_id=0)
+deadline = time.monotonic() + 30
+while count() > before and time.monotonic() < deadline:  # a thread is there for a moment after it has ended
+    time.sleep(0.01)
+loaded = count()
+torch.ones(1000, 1000).mul_(2)
+print(torch.get_num_threads(), loaded - before, count() - loaded)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts native threads in /proc")
+def test_loading_leaves_no_helper_threads_behind(tmp_path):
+    folder = write_checkpoint(tmp_path / "model", model="80M", scale=4)
+    command = [sys.executable, "-c", LOADING, str(folder)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300)
+    computing, left, kept = map(int, found.stdout.split())
+    assert left == 0
+    assert kept == computing - 1  # who computes in the main thread, by contrast, keeps every other thread of torch's
+
+
+class TestCallInThread:
+    def test_what_it_returns_is_returned_and_the_thread_has_ended(self):
+        thread = threads.call_in_thread(threading.current_thread)
+        assert thread is not threading.current_thread()
+        assert not thread.is_alive()
+
+    def test_what_it_raises_is_raised_here(self):
+        with pytest.raises(ZeroDivisionError):
+            threads.call_in_thread(lambda: 1 / 0)
 
 
 class TestImportTorch:
@@ -51,7 +101,7 @@ class TestImportTorch:
         monkeypatch.setenv("OMP_WAIT_POLICY", "active")
         with pytest.raises(ImportError):
             threads.import_torch()
-        assert seen == ["1000", None]
+        assert seen == ["10000", None]
 
 
 class TestLimitThreads:
