@@ -41,22 +41,16 @@ demo: $(STAMP) ## Search the Universal Declaration of Human Rights across langua
 	@$(BIN)/f2rag demo
 
 # A process more than there are cores, because many tests wait for servers (tests/conftest.py), and in each torch with one
-# thread. Those that share an app and a browser stay together (tests/together.py). f2rag's own tests are traced for its
-# coverage. That more than doubles what the app, its pages and the frameworks' packages need, which are mostly other
-# people's Python: they run without, all the same. PYTEST='tests/test_parity.py -k 80M' runs a part, of which no coverage
-# is asked.
+# thread. Those that share an app and a browser stay together (tests/together.py); coverage is traced where it tells
+# something (tests/untraced.py). PYTEST='tests/test_parity.py -k 80M' runs a part, of which no coverage is asked.
 PYTEST_COMMAND := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadgroup
-UNTRACED := $(wildcard tests/browser tests/test_app*.py tests/test_compose*.py) integrations
+
+# Where an environment forbids it, pytest rewrites the tests and some 200 modules of its plugins in every process anew,
+# and every program that a test starts compiles f2rag.
+unexport PYTHONDONTWRITEBYTECODE
 
 test: $(STAMP) servers ## Run all tests, with coverage of f2rag; PYTEST='...' runs a part
-ifdef PYTEST
-	@$(PYTEST_COMMAND) $(PYTEST)
-else
-	@status=0; \
-	$(PYTEST_COMMAND) --cov=f2rag --cov-report=term $(addprefix --ignore=,$(UNTRACED)) || status=1; \
-	$(PYTEST_COMMAND) $(UNTRACED) || status=1; \
-	exit $$status
-endif
+	@$(PYTEST_COMMAND) $(if $(PYTEST),$(PYTEST),--cov=f2rag --cov-report=term)
 
 lint: $(STAMP) ## Check style and format
 	@$(BIN)/ruff check

@@ -15,6 +15,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Tests are imported by path, so modules that they share are found only if their folder is on the path.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -35,6 +36,20 @@ from f2rag.testing import FakeEncoder, write_checkpoint
 from f2rag.tokenizer import append_end_of_text
 
 MakeCheckpoint = Callable[..., Path]
+
+# No property is about time, and a machine may be busy.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Coverage, where it is asked for, is traced where it tells something; pytest-cov has started it by now."""
+    from untraced import Untraced
+
+    plugin = session.config.pluginmanager.getplugin("_cov")
+    if plugin is not None and plugin.cov_controller is not None:
+        session.config.pluginmanager.register(Untraced(plugin.cov_controller), "untraced")
 
 
 @pytest.hookimpl(optionalhook=True)

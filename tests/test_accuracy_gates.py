@@ -19,7 +19,7 @@ from f2rag.corpus import load_udhr
 from f2rag.types import FloatMatrix
 
 LEAST_COSINE, MEAN_COSINE, OVERLAP = 0.999, 0.9999, 0.99
-"""For bfloat16. Publishers of such models report losses that are hard to see from cosines of this size on."""
+"""What bfloat16 must hold: bounds that this project set for itself, not taken from a publication."""
 
 NEAREST = 10
 

@@ -113,8 +113,18 @@ def test_a_busy_machine_is_refused_unless_that_is_accepted(monkeypatch: pytest.M
 
     monkeypatch.setattr(measuring, "measure_load", lambda: machine.Load(others=0.6, average=2.0))
     with pytest.raises(Exit):
-        measuring.require_quiet(Console(quiet=True), even_if_busy=False)
+        measuring.require_quiet(Console(quiet=True), even_if_busy=False, patience=0.0)
     assert measuring.require_quiet(Console(quiet=True), even_if_busy=True).others == 0.6
+
+
+def test_a_machine_that_becomes_quiet_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    seen = iter([0.6, 0.3, 0.01, 0.7])
+    monkeypatch.setattr(measuring, "measure_load", lambda: machine.Load(others=next(seen), average=2.0))
+    monkeypatch.setattr(measuring.time, "sleep", lambda _: None)
+    console = Console(record=True, quiet=True)
+    assert measuring.require_quiet(console, even_if_busy=False).others == 0.01
 
 
 # -- texts ----------------------------------------------------------------------------------------------------------

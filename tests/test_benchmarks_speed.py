@@ -415,7 +415,7 @@ class TestLimit:
             assert counter.get_total_flops() == expected
         assert machine.run() == []
 
-    def test_prepacked_weights_give_the_same_product(self):
+    def test_every_way_to_multiply_gives_the_same_product(self):
         import torch
 
         generator = torch.Generator().manual_seed(0)
@@ -531,6 +531,17 @@ class TestReport:
         assert workload["limited_by"] == "the tokenizer"
         assert workload["limit_share"] == [0.4, 0.4, 0.4]
         assert workload["rows"][0]["tokens_per_second"] == 50
+
+    @pytest.mark.parametrize(
+        ("title", "shown"),
+        [
+            ("documents of 2,040 tokens each", "documents of 2,040 tokens each"),
+            ("mixed, lognormal, median 300, up to 2,040 tokens", "mixed, lognormal, median 300"),
+            ("a title without any comma that is far too long for a panel", None),
+        ],
+    )
+    def test_a_panel_shows_as_much_of_a_title_as_fits(self, title, shown):
+        assert plot._first_parts({"title": title}) == (shown or title)
 
     def test_a_run_replaces_its_own_kind_only_and_the_page_says_who_has_no_time(self, tmp_path):
         skipped = [run.Skipped(key="x", label="X", reason="lacks y", get="pip install y")]

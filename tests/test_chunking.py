@@ -117,7 +117,9 @@ def test_a_visible_character_is_never_broken(grapheme, chunker):
     assert all(chunk.text.count(grapheme[-1]) % grapheme.count(grapheme[-1]) == 0 for chunk in chunks)
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(text=st.text(max_size=300), chunk_tokens=st.sampled_from([16, 64]), overlap=st.sampled_from([0, 8]))
 def test_any_text_is_covered(text, chunk_tokens, overlap, chunker):
     check(text, chunker(chunk_tokens, overlap).split(text))

@@ -284,8 +284,12 @@ class TestSimilar:
             hybrid = engine.similar("3", limit=20, mode="hybrid")
             assert (hybrid.mode, hybrid.dimensions) == ("hybrid", 32)
             assert {hit.id for hit in hybrid.hits} == expected.keys()
-            # The first in both halves; the word "number" is in every text, so that all are found by words as well.
-            assert max(hit.score for hit in hybrid.hits) <= 2 / 60
+            # Each text contains the word "number", so that each has a rank, from 0, in both halves: by vectors the
+            # known one, by words any. Scores are 1 / (60 + rank) in each half, added in float32.
+            vectors = encoder.embed_documents([document.text for document in DOCUMENTS])
+            nearest = sorted(expected, key=lambda document_id: -float(vectors[int(document_id)] @ vectors[3]))
+            by_words = [hit.score - 1 / (60 + nearest.index(hit.id)) for hit in hybrid.hits]
+            assert sorted(by_words) == pytest.approx([1 / (60 + rank) for rank in reversed(range(9))], abs=1e-6)
             assert engine.similar("3", mode="funnel").dimensions == 32
 
     @pytest.mark.parametrize("absent", ["10", "", "text number 3"])
