@@ -65,8 +65,9 @@ class AppServer:
 
     @property
     def log(self) -> str:
-        """What it has said so far."""
-        return (self.folder / "app.log").read_text(errors="replace")
+        """What it has said so far; nothing if somebody else started it."""
+        file = self.folder / "app.log"
+        return file.read_text(errors="replace") if file.exists() else ""
 
     def start(self) -> AppServer:
         """Start it and wait until it answers; a port that somebody took meanwhile is replaced.

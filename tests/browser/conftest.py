@@ -37,6 +37,7 @@ from playwright.sync_api import (
     expect,
     sync_playwright,
 )
+from playwright.sync_api import TimeoutError as PageTimeoutError
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
@@ -93,7 +94,11 @@ class AppPage:
     def settle(self) -> AppPage:
         """Wait until the script has run and everything that it drew is there."""
         self._settled += 1
-        self.page.wait_for_function(_IS_QUIET, arg=[self._settled, _SETTLED_MS], polling=30)
+        try:
+            self.page.wait_for_function(_IS_QUIET, arg=[self._settled, _SETTLED_MS], polling=30)
+        except PageTimeoutError as error:
+            shown = self.page.locator("body").inner_text()
+            raise AssertionError(f"The page did not settle. It shows:\n{shown}\nThe app:\n{self.app.log}") from error
         return self
 
     @contextlib.contextmanager
@@ -240,13 +245,19 @@ def chromium() -> str:
     return found
 
 
+def start_and_draw(app: AppServer) -> AppServer:
+    """Start an app and have its first page drawn: loading the model may take longer than any page."""
+    app.start()
+    visit(app.url, "", lambda drawn: False, seconds=INDEXING_SECONDS)
+    return app
+
+
 @contextlib.contextmanager
 def drawn_once(folder: Path) -> Iterator[AppServer]:
     """The app in a folder, running, its first page drawn: its corpus is indexed then."""
-    running = AppServer(folder, environment=_SETTINGS).start()
+    running = AppServer(folder, environment=_SETTINGS)
     try:
-        visit(running.url, "", lambda drawn: False, seconds=INDEXING_SECONDS)
-        yield running
+        yield start_and_draw(running)
     finally:
         running.stop()
 
@@ -279,13 +290,13 @@ def app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture
 def make_app(chromium: str, tmp_path: Path) -> Iterator[Callable[..., AppServer]]:
-    """Start an app with settings of its own: ``make_app(F2RAG_LOCATION=...)``."""
+    """Start an app with settings of its own, its model loaded: ``make_app(F2RAG_LOCATION=...)``."""
     made: list[AppServer] = []
 
     def make(**environment: str) -> AppServer:
         folder = tmp_path / f"app-{len(made)}"
         made.append(AppServer(folder, environment={**_SETTINGS, **environment}))
-        return made[-1].start()
+        return start_and_draw(made[-1])
 
     yield make
     for running in made:
