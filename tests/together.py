@@ -1,7 +1,8 @@
 """Which tests one process of pytest's runs, one after the other: those of some files share what is dear to start.
 
 pytest-xdist's own ``xdist_group`` does not work here: its version 3.8 writes the group into an attribute from which
-pytest 9.2 no longer takes a test's id. Each process would start an app, index the corpus and bring containers up.
+pytest 9.2 no longer takes a test's id. Each process would start an app, index the corpus, bring containers up and compute
+what vectors are compared with.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ GROUPS = {
         "tests/browser/test_documents.py",
         "tests/browser/test_outage.py",
     ),
+    "accuracy": ("tests/test_accuracy_gates.py",),
     "containers": ("tests/test_compose_up.py",),
     "compose file": ("tests/test_compose_server.py",),
     "several processes with models": ("tests/test_parallel.py",),
