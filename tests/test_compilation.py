@@ -75,6 +75,7 @@ class TestCompilation:
 
     def test_it_begins_when_enough_was_computed(self, load, fake_compiler, monkeypatch):
         monkeypatch.setattr(compilation, "_PAYS_AFTER_CPU", 100)
+        monkeypatch.setattr(compilation, "cpu_has_amx", lambda: True)
         choice = load("bfloat16")
         choice.compilation.count(99)
         assert choice.compilation.state == "not compiled"
@@ -87,8 +88,10 @@ class TestCompilation:
             choice.forward.states(TEXTS)
         assert set(fake_compiler) == {"project", "finish"}
 
-    def test_float32_on_a_cpu_is_never_compiled_unasked(self, load, fake_compiler):
-        choice = load()
+    @pytest.mark.parametrize(("dtype", "amx"), [("float32", True), ("bfloat16", False)])
+    def test_where_it_gains_nothing_it_is_not_compiled_unasked(self, load, fake_compiler, monkeypatch, dtype, amx):
+        monkeypatch.setattr(compilation, "cpu_has_amx", lambda: amx)
+        choice = load(dtype)
         choice.compilation.count(10**12)
         wait_for_threads()
         assert choice.compilation.state == "not compiled"

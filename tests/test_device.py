@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -21,22 +25,52 @@ def with_cuda(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int]) -> N
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
 
 
-@pytest.mark.usefixtures("no_accelerator")
-@pytest.mark.parametrize(("amx", "dtype"), [(True, "bfloat16"), (False, "float32")])
-def test_the_cpu_computes_bfloat16_only_with_amx(monkeypatch: pytest.MonkeyPatch, amx: bool, dtype: str) -> None:
-    capabilities = {"amx_bf16": amx, "avx512_bf16": True}
+def with_cpu(monkeypatch: pytest.MonkeyPatch, *, allowed: bool = True, **capabilities: object) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    monkeypatch.setattr(device, "_onednn_takes_bfloat16", lambda: allowed)
+
+
+@pytest.mark.usefixtures("no_accelerator")
+@pytest.mark.parametrize(
+    ("capabilities", "dtype", "reason"),
+    [
+        ({"cpu_name": "Intel(R) Xeon(R) Processor", "amx_bf16": True, "avx512_bf16": True}, "bfloat16", "AMX"),
+        ({"cpu_name": "Intel(R) Xeon(R) Processor", "amx_bf16": False, "avx512_bf16": True}, "float32", "slower"),
+        ({"cpu_name": "AMD EPYC 9554 64-Core Processor", "amx_bf16": False, "avx512_bf16": True}, "bfloat16", "AMD"),
+        ({"cpu_name": "AMD EPYC 7763 64-Core Processor", "amx_bf16": False, "avx512_bf16": False}, "float32", "slower"),
+        ({"avx2": True}, "float32", "slower"),
+    ],
+)
+def test_a_cpu_computes_bfloat16_where_that_is_fast(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, object], dtype: str, reason: str
+) -> None:
+    with_cpu(monkeypatch, **capabilities)
     plan = plan_device()
     assert (plan.device, plan.dtype) == ("cpu", dtype)
-    assert "AMX" in plan.describe()
+    assert reason in plan.reason
     assert plan.torch_dtype == getattr(torch, dtype)
+    with_cpu(monkeypatch, allowed=False, **capabilities)
+    assert plan_device().dtype == "float32"
+
+
+@pytest.mark.parametrize("instructions", ["AVX2", "DEFAULT"])
+def test_instructions_that_are_masked_off_are_not_counted_on(instructions: str) -> None:
+    """The library reads the variable once, so another process asks it."""
+    script = "from f2rag import device; print(device._onednn_takes_bfloat16())"
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": instructions}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    has_avx512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    assert done.stdout.strip() == str(has_avx512 and instructions == "DEFAULT")
 
 
 @pytest.mark.usefixtures("no_accelerator")
-def test_an_older_torch_tells_amx_another_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_older_torch_tells_amx_another_way_and_no_maker(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_cpu(monkeypatch)
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
     assert plan_device().dtype == "bfloat16"
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    assert plan_device().dtype == "float32"
 
 
 @pytest.mark.parametrize(("capability", "dtype"), [((9, 0), "bfloat16"), ((8, 0), "bfloat16"), ((7, 5), "float32")])

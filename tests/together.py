@@ -1,8 +1,8 @@
 """Which tests one process of pytest's runs, one after the other: those of some files share what is dear to start.
 
 pytest-xdist's own ``xdist_group`` does not work here: its version 3.8 writes the group into an attribute from which
-pytest 9.2 no longer takes a test's id. Each process would start an app, index the corpus, bring containers up and compute
-what vectors are compared with.
+pytest 9.2 no longer takes a test's id. Each process would start an app, index the corpus, bring containers up and
+compute what vectors are compared with.
 """
 
 from __future__ import annotations

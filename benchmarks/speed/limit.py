@@ -310,7 +310,7 @@ class Prepacked:
 
         key = (weight.data_ptr(), len(weight))  # a part of a fused matrix begins where the whole does
         if key not in self._packed:
-            self._packed[key] = torch.ops.mkldnn._reorder_linear_weight(weight.to_mkldnn(), None)  # noqa: SLF001
+            self._packed[key] = torch.ops.mkldnn._reorder_linear_weight(weight, None)  # noqa: SLF001
         found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(  # noqa: SLF001 - the compiler's own operator
             inputs, self._packed[key], None, "none", [], ""
         )
