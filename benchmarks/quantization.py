@@ -44,15 +44,23 @@ if TYPE_CHECKING:
 
 RESULTS = Path(__file__).resolve().parent / "results"
 KINDS = (None, "int8", "int4")
+TIMED = {
+    "float32": ("float32", None),
+    "bfloat16": ("bfloat16", None),
+    "int8": ("float32", "int8"),
+    "int4": ("float32", "int4"),
+}
+"""What is timed: compute dtype, and what the matrices are held in."""
+
 GATES = {"int8": {"cosine": 0.995, "points": 0.5}}
 """What a kind must hold: mean cosine to float32, and points of nDCG@10 that may be lost."""
 
 _PACKAGES = ("torch", "transformers", "torchao", "numpy")
 
 
-def encoder(model: str | Path, kind: str | None) -> F2LLMEncoder:
-    """An encoder in float32 on the CPU, whose weights are held in ``kind``."""
-    return F2LLMEncoder(model, device="cpu", dtype="float32", weight_dtype=kind, on_overflow="truncate")
+def encoder(model: str | Path, kind: str | None, *, dtype: str = "float32") -> F2LLMEncoder:
+    """An encoder on the CPU, whose weights are held in ``kind``."""
+    return F2LLMEncoder(model, device="cpu", dtype=dtype, weight_dtype=kind, on_overflow="truncate")
 
 
 def quality(pools: Sequence[Pool], texts: Sequence[str]) -> dict[str, Any]:
@@ -109,7 +117,7 @@ def speed(model: str, texts: Sequence[str], *, rounds: int) -> dict[str, Any]:
     """Memory and speed of every kind, random weights in the shape of a published model."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as opened:
         path = write_checkpoint(Path(folder) / "model", model=model, scale=None, dtype="bfloat16")
-        made = {str(kind): opened.enter_context(encoder(path, kind)) for kind in KINDS}
+        made = {name: opened.enter_context(encoder(path, kind, dtype=dtype)) for name, (dtype, kind) in TIMED.items()}
         for one in made.values():
             one.embed_documents(texts[:2])
 
@@ -119,18 +127,18 @@ def speed(model: str, texts: Sequence[str], *, rounds: int) -> dict[str, Any]:
             return time.perf_counter() - started
 
         taken = interleave(list(made), rounds, seconds)
-        tokens = sum(made["None"].count_tokens(text) for text in texts)
+        tokens = sum(made["float32"].count_tokens(text) for text in texts)
     spec = resolve(model).spec
     assert spec is not None
     return {
         "tokens": tokens,
         "kinds": {
-            str(kind): {
-                "bytes": spec.memory_bytes("float32", weight_dtype=kind),
-                "seconds": taken[str(kind)],
-                "times_float32": dataclasses.asdict(ratio_of_medians(taken["None"], taken[str(kind)])),
+            name: {
+                "bytes": spec.memory_bytes(dtype, weight_dtype=kind),
+                "seconds": taken[name],
+                "times_float32": dataclasses.asdict(ratio_of_medians(taken["float32"], taken[name])),
             }
-            for kind in KINDS
+            for name, (dtype, kind) in TIMED.items()
         },
     }
 
@@ -226,8 +234,9 @@ def table(report: dict[str, Any]) -> str:
         "# Rounded weights: quality, memory, speed",
         "",
         f"Written by `python -m benchmarks.quantization` on {facts_of['processor']}, {facts_of['threads']} threads, "
-        f"float32; other processes took {facts_of['load_before']['others']:.0%} of the machine. Speeds are ratios of "
-        "medians of runs in turns, with the interval that holds them in 95 of 100 repetitions.",
+        "activations in float32 but in the row bfloat16; other processes took "
+        f"{facts_of['load_before']['others']:.0%} of the machine. Speeds are ratios of medians of runs in turns, with "
+        "the interval that holds them in 95 of 100 repetitions.",
         "",
         "## Quality (the stand-in's trained weights)",
         "",
@@ -248,8 +257,7 @@ def table(report: dict[str, Any]) -> str:
     for model, found in report["speed"].items():
         lines += [f"## {model}: memory and speed (random weights, {found['tokens']:,} tokens)", ""]
         lines += ["| weights | memory of the weights | times float32 |", "|---|---|---|"]
-        for kind, one in found["kinds"].items():
-            name = "float32" if kind == "None" else kind
+        for name, one in found["kinds"].items():
             lines.append(f"| {name} | {gigabytes(one['bytes'])} | {_interval(one['times_float32'])} |")
         lines += ["", f"The products of a layer alone, {report['product_tokens']:,} tokens:", ""]
         lines += ["| way | times float32 | error |", "|---|---|---|"]
