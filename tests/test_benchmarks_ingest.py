@@ -21,6 +21,10 @@ from benchmarks import ingest_speed, machine, material, measuring, memory, memor
 from benchmarks.ingest_contestants import Entry, OurEngine, Place, Remote, TheirLangChain, timed  # noqa: E402
 from benchmarks.ingest_speed import Corpus, WrongResultError  # noqa: E402
 from benchmarks.measuring import Aim  # noqa: E402
+from f2rag.device import plan_device  # noqa: E402
+
+# f2rag computes in bfloat16 where this machine does that fast; the references are in float32.
+LEAST_COSINE = 0.9999 if plan_device().dtype == "float32" else 0.999
 
 TEXTS = ["a red house", "the blue sea", "bread and salt", "海は青い", "صوت الريح", "schöne neue Welt"]
 
@@ -174,7 +178,7 @@ def test_a_wrong_collection_never_yields_a_time(place: Place, corpus: Corpus, tm
     contestant = OurEngine(place)
     assert timed(contestant, place, "wrong", corpus.file, len(TEXTS)) > 0
     try:
-        assert ingest_speed.check(place, "wrong", corpus, contestant.nearest, seed=0) > 0.9999
+        assert ingest_speed.check(place, "wrong", corpus, contestant.nearest, seed=0) > LEAST_COSINE
         with pytest.raises(WrongResultError, match="finds 'a red house'"):
             ingest_speed.check(place, "wrong", corpus, lambda text: "a red house", seed=0)
         turned = Corpus(corpus.file, TEXTS, corpus.reference[::-1])
@@ -212,7 +216,7 @@ def test_all_ways_store_the_same_and_are_reported(place: Place, corpus: Corpus) 
         here = Here(entry.make(place, **entry.settings), place)
         seconds, lowest = ingest_speed.run_once(here, place, corpus, collection="all-ways", seed=0)
         outcomes.append(ingest_speed.Outcome(name=entry.name, seconds=[seconds] * 3, lowest_cosine=lowest))
-        assert lowest > 0.9999
+        assert lowest > LEAST_COSINE
     content = ingest_speed.report(
         outcomes,
         texts=len(TEXTS),
