@@ -28,7 +28,7 @@ _CPU_CHUNKS = (512, 1024, 2048, 4096)
 _GPU_CHUNKS = (4096, 8192, 16384, 32768)
 _TRIAL_LAYERS = 2
 _TRIAL_TEXTS = 32
-_PADDED_BUDGET = {"cpu": 2048, "cuda": 16384}
+_PADDED_BUDGET = {"cpu": 1024, "cuda": 16384}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
