@@ -195,7 +195,7 @@ def _best_dtype(device: str) -> tuple[str, str]:
     if _amd_computes_bfloat16():
         return "bfloat16", "the CPU is an AMD with bfloat16 units, twice as fast as float32"
     # Measured on an Intel CPU with AVX512-BF16 but no AMX: bfloat16 products ran at 0.6-0.8 times the speed of float32.
-    return "float32", "bfloat16 is slower on this CPU, which has neither AMX tiles nor AMD's units for it"
+    return "float32", "neither AMX tiles nor AMD's bfloat16 units are usable here, without which bfloat16 is slower"
 
 
 def cpu_has_amx() -> bool:
