@@ -74,7 +74,12 @@ def _give_positions(transformer: Any) -> None:
 
 
 def llama_cpp(*, folder: str, max_length: int, query_prefix: str, precision: str, **_: Any) -> Made:
-    """llama-cpp-python's ``embed`` over a GGUF file of the same weights, on all cores."""
+    """llama-cpp-python's ``embed`` over a GGUF file of the same weights, on all cores.
+
+    Text by text and with flash attention, each of which is faster: texts of one call share a batch in which every
+    token is compared with all others and the rest masked. Measured with 12 passages, bf16, on 2 cores of an EPYC:
+    449 tokens/s with neither, 1,009 with both.
+    """
     import llama_cpp as library  # type: ignore[import-not-found,unused-ignore]  # only where the peers are
 
     from benchmarks.speed.gguf_file import write_gguf
@@ -93,11 +98,12 @@ def llama_cpp(*, folder: str, max_length: int, query_prefix: str, precision: str
         n_ubatch=max_length,
         n_threads=cores,
         n_threads_batch=cores,
+        flash_attn=True,
         verbose=False,
     )
     return Made(
-        documents=lambda texts, _: model.embed(list(texts), normalize=True),
-        queries=lambda texts, _: model.embed([query_prefix + text for text in texts], normalize=True),
+        documents=lambda texts, _: [model.embed(text, normalize=True) for text in texts],
+        queries=lambda texts, _: [model.embed(query_prefix + text, normalize=True) for text in texts],
         facts={"dtype": precision},
     )
 
