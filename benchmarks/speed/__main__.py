@@ -84,7 +84,7 @@ class Plan:
         device: Where to compute.
         avx2: Whether AMX and AVX-512 are masked off.
         rounds: Counted ones.
-        minutes: About how long the rounds of a size may take.
+        minutes: How long the rounds of a size may take, judged by everyone's speed with passages.
         texts: At most so many of a workload; 0 takes the device's number.
         thorough: Everyone in every workload.
         seed: Of texts and weights.
@@ -165,7 +165,13 @@ def main(
     workloads: Annotated[str, typer.Option(help=f"Letters, with commas, of {','.join(PLANS)}.")] = ",".join(PLANS),
     contestants: Annotated[str, typer.Option(help="Keys, with commas; f2rag and the limit always. All if empty.")] = "",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1.")] = "cpu",
-    minutes: Annotated[float, typer.Option(help="About how long the rounds of a size may take.")] = 15,
+    minutes: Annotated[
+        float,
+        typer.Option(
+            help="How long the rounds of a size may take, judged by everyone's speed with passages: "
+            "who pads takes up to four times that with mixed lengths."
+        ),
+    ] = 15,
     rounds: Annotated[int, typer.Option(min=1, help="Counted rounds; five give an interval.")] = 5,
     texts: Annotated[int, typer.Option(help="At most so many texts of a workload; 0 takes the device's number.")] = 0,
     seed: Annotated[int, typer.Option(help="Of texts and weights.")] = 0,

@@ -125,7 +125,7 @@ def run_size(
         setup: What all contestants have in common.
         entries: Who takes part, f2rag first.
         workloads: As many texts as may be wanted.
-        minutes: About how long the rounds of all workloads may take.
+        minutes: How long the rounds of all workloads may take, judged by everyone's speed in a trial of the first.
         parameters: Of the model, for what fits into memory.
         thorough: Everyone in every workload.
         told: Told how far it is.
