@@ -87,7 +87,9 @@ def _panel(axes: Any, workload: Mapping[str, Any], *, title: str, run: str) -> N
     rates = [row["tokens_per_second"] for row in bars]
     names = [f"{_shorten(row['label'])}  ({_dtype(row['dtype'])})" for row in bars]
     drawn = axes.barh(names, rates, color=[_colour(row) for row in bars], height=0.72)
-    axes.bar_label(drawn, labels=[_label(row) for row in bars], padding=4, fontsize=8, color=_INK)
+    labels = axes.bar_label(drawn, labels=[_label(row) for row in bars], padding=4, fontsize=8, color=_INK)
+    for label in labels:
+        label.set(zorder=5, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8})  # readable across the limit
     limit = next((row for row in rows if row["key"] == LIMIT), None)
     most = max(rates)
     if limit is not None:
