@@ -10,6 +10,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from f2rag.errors import DeviceError
+from f2rag.onednn import limit_kept_products
 from f2rag.threads import import_torch
 
 if TYPE_CHECKING:
@@ -97,7 +98,10 @@ def plan_device(device: str | None = None, dtype: str | None = None, weight_dtyp
         reason = "dtype as given"
     if len(devices) > 1:
         reason = f"split over {len(devices)} {'processes' if devices[0] == 'cpu' else 'cards'}; {reason}"
-    budget = _CPU_TOKEN_BUDGET if devices[0] == "cpu" else _ACCELERATOR_TOKEN_BUDGET
+    on_cpu = devices[0] == "cpu"
+    if on_cpu:
+        limit_kept_products()
+    budget = _CPU_TOKEN_BUDGET if on_cpu else _ACCELERATOR_TOKEN_BUDGET
     return DevicePlan(
         device=",".join(devices), dtype=wanted or best, token_budget=budget, reason=reason, weight_dtype=weight_dtype
     )
