@@ -96,10 +96,14 @@ def _endless_text(seed: int, *, block: int = 64) -> Iterator[str]:
 
 
 def short_texts(count: int) -> Iterator[str]:
-    """Short texts that are all different, so that whatever is kept for each of them shows."""
+    """Short texts that are all different, so that whatever is kept for each of them shows.
+
+    Their numbers have seven digits from the first on: with longer ones at 10,000 and 100,000 would come texts of more
+    tokens than any before, and with them the products that oneDNN prepares for each number of tokens.
+    """
     words = ("school", "海", "книга", "water", "ordre", "casa", "日光", "road", "liberté", "stone", "wind", "مدرسة")
     for number in range(count):
-        yield f"{words[number % 12]} {words[number * 7 % 11]} {number}"
+        yield f"{words[number % 12]} {words[number * 7 % 11]} {1_000_000 + number}"
 
 
 def save_texts(texts: list[str], file: Path) -> Path:
