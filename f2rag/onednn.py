@@ -2,7 +2,7 @@
 
 For each shape of a product oneDNN generates machine code, most of a megabyte, and keeps it; another number of tokens is
 another shape. It keeps 1,024 of them unless told otherwise, and torch's own table of them holds as many: a stream of
-texts of all lengths fills that with 0.8 GB, ten times an 80M model's layers.
+texts of all lengths fills that with 0.8 GB, more than ten times an 80M model's layers.
 """
 
 from __future__ import annotations

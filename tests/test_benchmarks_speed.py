@@ -531,6 +531,11 @@ class TestReport:
         row = next(line for line in (tmp_path / "speed.md").read_text().splitlines() if "best tuned" in line)
         assert row.endswith(f"| missed by 20%; {why} |")
 
+    @pytest.mark.parametrize(("limit_seconds", "said"), [(0.9, False), (1.2, True)])
+    def test_a_share_above_the_whole_is_explained(self, limit_seconds, said, tmp_path):
+        report.store("speed", "Texts, CPU", self.run(limit_seconds=limit_seconds), [], folder=tmp_path)
+        assert ("It can be more than all of it" in (tmp_path / "speed.md").read_text()) == said
+
     def test_the_larger_of_products_and_tokenizer_is_the_limit(self):
         workload = self.run()["sizes"][0]["workloads"][0]
         assert workload["limited_by"] == "the tokenizer"

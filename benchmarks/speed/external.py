@@ -77,7 +77,7 @@ def llama_cpp(*, folder: str, max_length: int, query_prefix: str, precision: str
     """llama-cpp-python's ``embed`` over a GGUF file of the same weights, on all cores.
 
     Text by text and with flash attention, each of which is faster: texts of one call share a batch in which every
-    token is compared with all others and the rest masked. Measured with 12 passages, bf16, on 2 cores of an EPYC:
+    token is compared with all others and the rest masked. Measured with 12 texts, bf16, on 2 cores of an EPYC:
     449 tokens/s with neither, 1,009 with both.
     """
     import llama_cpp as library  # type: ignore[import-not-found,unused-ignore]  # only where the peers are

@@ -214,7 +214,7 @@ def _workload_lines(size: str, workload: Mapping[str, Any]) -> list[str]:
             f"{workload['square_share']:.0%} of a large square product's {workload['square_gflops']:,.0f} GFLOP/s."
         )
         if share > 1:
-            lines.append("More than all of it, because the limit computes every token, f2rag shared beginnings once.")
+            lines.append("It can be more than all of it: the limit computes every token, f2rag shared beginnings once.")
     lines += [
         "",
         "| contestant | dtype | batch | tokens/s | texts/s | time, f2rag = 1 | lowest cosine | peak MiB | first s "
