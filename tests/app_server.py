@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,7 +18,12 @@ from servers import free_ports, until
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "apps" / "search" / "streamlit_app.py"
 DOCKERFILE = SCRIPT.with_name("Dockerfile")
-COMMAND = (sys.executable, "-m", "streamlit", "run", str(SCRIPT))
+# Streamlit's command, in a process that writes where each of its threads stands when it is asked to (``stacks``).
+_PROGRAM = (
+    "import faulthandler, signal; faulthandler.register(signal.SIGUSR1); "
+    "from streamlit.web.cli import main; main(prog_name='streamlit')"
+)
+COMMAND = (sys.executable, "-c", _PROGRAM, "run", str(SCRIPT))
 
 
 class AppServer:
@@ -68,6 +74,16 @@ class AppServer:
         """What it has said so far; nothing if somebody else started it."""
         file = self.folder / "app.log"
         return file.read_text(errors="replace") if file.exists() else ""
+
+    def stacks(self) -> str:
+        """Where each of its threads stands; nothing if somebody else started it, or with a command of another kind."""
+        if self._command[: len(COMMAND)] != list(COMMAND) or not self.running:
+            return ""
+        assert self._process is not None
+        before = len(self.log)
+        self._process.send_signal(signal.SIGUSR1)
+        time.sleep(1)  # the signal's handler writes without a word to anybody
+        return self.log[before:]
 
     def start(self) -> AppServer:
         """Start it and wait until it answers; a port that somebody took meanwhile is replaced.

@@ -68,6 +68,8 @@ class AppPage:
         page: What Playwright drives.
         strangers: Addresses outside the app that the page asked for; the browser resolves none of them.
         failures: What went wrong in the page's own scripts.
+        complaints: What the browser wrote to its console, and requests that failed.
+        waiting: Requests that have no answer yet.
     """
 
     def __init__(self, page: Page, app: AppServer) -> None:
@@ -75,12 +77,17 @@ class AppPage:
         self.app = app
         self.strangers: list[str] = []
         self.failures: list[str] = []
+        self.complaints: list[str] = []
+        self.waiting: set[str] = set()
         page.set_default_timeout(PATIENCE_MS)
-        self._runs = self._settled = 0
+        self._runs = self._settled = self._heard = 0
         # Not page.route: it would switch the browser's cache off, and the app's scripts are several megabytes.
         self._listeners: dict[str, Callable[..., None]] = {
             "pageerror": lambda error: self.failures.append(str(error)),
+            "console": lambda message: self.complaints.append(f"{message.type}: {message.text}"),
             "request": self._see,
+            "requestfinished": lambda request: self.waiting.discard(request.url),
+            "requestfailed": self._miss,
             "websocket": self._connect,
         }
         for event, listener in self._listeners.items():
@@ -97,8 +104,7 @@ class AppPage:
         try:
             self.page.wait_for_function(_IS_QUIET, arg=[self._settled, _SETTLED_MS], polling=30)
         except PageTimeoutError as error:
-            shown = self.page.locator("body").inner_text()
-            raise AssertionError(f"The page did not settle. It shows:\n{shown}\nThe app:\n{self.app.log}") from error
+            raise AssertionError(f"The page did not settle.\n{self._state()}") from error
         return self
 
     @contextlib.contextmanager
@@ -192,13 +198,30 @@ class AppPage:
         assert not self.failures, self.failures
         assert not self.strangers, self.strangers
 
+    def _state(self) -> str:
+        """All that is known of a page that never became what a test waits for, and of the app behind it."""
+        known = {
+            "address": self.page.url,
+            "shows": self.page.locator("body").inner_text(),
+            "states": self.page.evaluate(_STATES),
+            "messages from the app": self._heard,
+            "script failures": self.failures,
+            "console and failed requests": self.complaints,
+            "unanswered requests": sorted(self.waiting),
+            "threads of the app": self.app.stacks(),
+            "log of the app": self.app.log,
+        }
+        return "\n".join(f"{name}: {value}" for name, value in known.items())
+
     def _connect(self, socket: WebSocket) -> None:
         if not self._is_ours(socket.url):
             self.strangers.append(socket.url)
         socket.on("framereceived", self._hear)
+        socket.on("socketerror", lambda error: self.complaints.append(f"{socket.url}: {error}"))
 
     def _hear(self, frame: bytes | str) -> None:
         """Count the runs that the app's server says have come to their end."""
+        self._heard += 1
         if isinstance(frame, bytes):
             message = ForwardMsg.FromString(frame)
             self._runs += message.WhichOneof("type") == "script_finished" and (
@@ -208,7 +231,12 @@ class AppPage:
     def _is_ours(self, url: str) -> bool:
         return urlsplit(url).netloc == urlsplit(self.app.url).netloc or not url.startswith(("http", "ws"))
 
+    def _miss(self, request: Request) -> None:
+        self.waiting.discard(request.url)
+        self.complaints.append(f"{request.url}: {request.failure}")
+
     def _see(self, request: Request) -> None:
+        self.waiting.add(request.url)
         if not self._is_ours(request.url):
             self.strangers.append(request.url)
 
@@ -225,6 +253,11 @@ _IS_QUIET = """([turn, milliseconds]) => {
   if (!quiet || !known || known.turn !== turn) window.quietSince = quiet ? {turn, now} : null;
   return quiet && now - window.quietSince.now > milliseconds;
 }"""
+
+# How far Streamlit's own script is, in the words of its attributes; without an element of its own it has drawn nothing.
+_STATES = """() => Object.fromEntries(
+  [...(document.querySelector('[data-testid="stApp"]')?.attributes ?? [])]
+    .filter(attribute => attribute.name.startsWith('data-')).map(attribute => [attribute.name, attribute.value]))"""
 
 _HEIGHT = """() => Math.max(...[...document.querySelectorAll(
   '[data-testid="stMain"], [data-testid="stSidebarContent"]')].map(element => element.scrollHeight))"""
