@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
@@ -70,6 +71,8 @@ class AppPage:
         failures: What went wrong in the page's own scripts.
         complaints: What the browser wrote to its console, and requests that failed.
         waiting: Requests that have no answer yet.
+        begun_ms: After how long it is looked whether the page's script has begun at all.
+        patience_ms: How long the page may take after that.
     """
 
     def __init__(self, page: Page, app: AppServer) -> None:
@@ -79,6 +82,8 @@ class AppPage:
         self.failures: list[str] = []
         self.complaints: list[str] = []
         self.waiting: set[str] = set()
+        self.begun_ms = 20_000
+        self.patience_ms = PATIENCE_MS
         page.set_default_timeout(PATIENCE_MS)
         self._runs = self._settled = self._heard = 0
         # Not page.route: it would switch the browser's cache off, and the app's scripts are several megabytes.
@@ -99,12 +104,21 @@ class AppPage:
         return self.settle()
 
     def settle(self) -> AppPage:
-        """Wait until the script has run and everything that it drew is there."""
+        """Wait until the script has run and everything that it drew is there.
+
+        A page whose script never began is loaded once more, with a warning, as a person would do: then the browser and
+        Streamlit's server have not found each other, and nothing of ours has run that could be at fault.
+        """
         self._settled += 1
         try:
-            self.page.wait_for_function(_IS_QUIET, arg=[self._settled, _SETTLED_MS], polling=30)
-        except PageTimeoutError as error:
-            raise AssertionError(f"The page did not settle.\n{self._state()}") from error
+            self._wait(self.begun_ms)
+        except PageTimeoutError:
+            if self.page.evaluate(_NEVER_BEGAN):
+                self._load_again()
+            try:
+                self._wait(self.patience_ms)
+            except PageTimeoutError as error:
+                raise AssertionError(f"The page did not settle.\n{self._state()}") from error
         return self
 
     @contextlib.contextmanager
@@ -198,6 +212,15 @@ class AppPage:
         assert not self.failures, self.failures
         assert not self.strangers, self.strangers
 
+    def _wait(self, milliseconds: float) -> None:
+        self.page.wait_for_function(_IS_QUIET, arg=[self._settled, _SETTLED_MS], polling=30, timeout=milliseconds)
+
+    def _load_again(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")  # it is to be read, not to fail the test
+            warnings.warn(f"The app's script never began; the page is loaded again.\n{self._state()}", stacklevel=3)
+        self.page.reload(wait_until="domcontentloaded")
+
     def _state(self) -> str:
         """All that is known of a page that never became what a test waits for, and of the app behind it."""
         known = {
@@ -253,6 +276,9 @@ _IS_QUIET = """([turn, milliseconds]) => {
   if (!quiet || !known || known.turn !== turn) window.quietSince = quiet ? {turn, now} : null;
   return quiet && now - window.quietSince.now > milliseconds;
 }"""
+
+_NEVER_BEGAN = """() => ['initial', undefined].includes(
+  document.querySelector('[data-testid="stApp"]')?.getAttribute('data-test-script-state'))"""
 
 # How far Streamlit's own script is, in the words of its attributes; without an element of its own it has drawn nothing.
 _STATES = """() => Object.fromEntries(
