@@ -1,7 +1,7 @@
-"""Attention on a batch, through torch's own kernels: on padded rows without a mask, or on rows laid end to end.
+"""Attention on a batch, through torch's own kernels: on padded rows, or on rows laid end to end.
 
-Both are exact for a causal model whose padding is on the right: no real token sees what follows it. With a mask torch
-would leave its fast kernels; only the last layer's single queries need one, and theirs is one row.
+All are exact for a causal model whose padding is on the right: no real token sees what follows it, and no row needs a
+mask of its own. Only the last layer's single queries on padded rows do, and theirs is one row.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -18,6 +19,14 @@ from torch.nn import functional
 
 from f2rag.packing import Packing
 from f2rag.transfer import to_device
+
+QUERY_BLOCK = 64
+"""Queries of one call on a CPU. Of up to ``_KEYS_AT_ONCE`` keys torch's kernel computes the scores above the diagonal,
+too; in blocks of 64, each with the keys up to its own end, attention takes 17 to 28 % less time in bfloat16 and 8 to
+21 % less in float32 (128 to 512 tokens, Zen 4)."""
+
+_KEYS_AT_ONCE = 512
+"""The kernel's own block of keys: it leaves out whole blocks above the diagonal by itself."""
 
 VariableLength = Callable[..., Any]
 """``torch.nn.attention.varlen.varlen_attn``, or in a test what stands for it."""
@@ -69,10 +78,12 @@ class PaddedAttention:
 
     Args:
         rows: The layout.
+        query_block: See ``causal``.
     """
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: Rows, *, query_block: int | None = None) -> None:
         self._rows = rows
+        self._query_block = query_block
 
     def __call__(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Causal attention of all tokens.
@@ -85,10 +96,10 @@ class PaddedAttention:
         Returns:
             (tokens, heads x size).
         """
-        attended = functional.scaled_dot_product_attention(
-            self._by_row(queries), self._by_row(keys), self._by_row(values), is_causal=True, enable_gqa=True
+        attended = causal(
+            self._by_row(queries), self._by_row(keys), self._by_row(values), query_block=self._query_block
         )
-        return self._rows.gather(attended.transpose(1, 2).flatten(2).flatten(0, 1))
+        return self._rows.gather(attended.flatten(2).flatten(0, 1))
 
     def of_last(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Attention of each row's last token, which sees all of its row.
@@ -111,6 +122,41 @@ class PaddedAttention:
     def _by_row(self, tokens: Tensor) -> Tensor:
         """(rows, heads, width, size)."""
         return self._rows.spread(tokens).view(self._rows.count, self._rows.width, *tokens.shape[1:]).transpose(1, 2)
+
+
+class EqualLengthsAttention:
+    """Attention on rows that lie end to end, one call for all neighbours of one length: without padding or a copy.
+
+    For a CPU, where a call costs little and the lengths are at hand. Arguments and results as of ``PaddedAttention``.
+
+    Args:
+        rows: The layout.
+        query_block: See ``causal``.
+    """
+
+    def __init__(self, rows: Rows, *, query_block: int | None = None) -> None:
+        self._rows = rows
+        self._query_block = query_block
+        self._groups = [(length, len(list(group))) for length, group in itertools.groupby(rows.lengths.tolist())]
+
+    def __call__(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """See ``PaddedAttention``."""
+        groups = zip(*map(self._by_length, (queries, keys, values)), strict=True)
+        attended = [causal(*group, query_block=self._query_block).flatten(2).flatten(0, 1) for group in groups]
+        return self._rows.gather(torch.cat(attended))
+
+    def of_last(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """See ``PaddedAttention``."""
+        singles = torch.split(queries[:, :, None], [count for _, count in self._groups])
+        groups = zip(singles, self._by_length(keys), self._by_length(values), strict=True)
+        attended = [functional.scaled_dot_product_attention(*group, enable_gqa=True).flatten(1) for group in groups]
+        return torch.cat(attended)
+
+    def _by_length(self, tokens: Tensor) -> Iterator[Tensor]:
+        """(rows, heads, length, size) of each length."""
+        parts = torch.split(self._rows.spread(tokens), [length * count for length, count in self._groups])
+        for part, (length, count) in zip(parts, self._groups, strict=True):
+            yield part.view(count, length, *part.shape[1:]).transpose(1, 2)
 
 
 class JoinedAttention:
@@ -144,6 +190,44 @@ class JoinedAttention:
             queries.contiguous(), *spread, singles, self._begins, 1, self._rows.width, causal=False
         )
         return attended.flatten(1)
+
+
+def causal(queries: Tensor, keys: Tensor, values: Tensor, *, query_block: int | None = None) -> Tensor:
+    """Causal attention of rows of one width.
+
+    Args:
+        queries: (rows, heads, width, size).
+        keys: (rows, key heads, width, size).
+        values: The same.
+        query_block: Queries of one call, where several calls are faster (see ``QUERY_BLOCK``); ``None`` makes one.
+
+    Returns:
+        (rows, width, heads, size).
+    """
+    rows, heads, width, _ = queries.shape
+    # A call has to keep all threads busy: the kernel shares out rows, heads and, coarsely, queries.
+    if query_block is None or not query_block < width <= _KEYS_AT_ONCE or rows * heads < torch.get_num_threads():
+        attended = functional.scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=True)
+        return attended.transpose(1, 2)
+    hidden = _above_diagonal(queries.dtype)
+    blocks = []
+    for begin in range(0, width, query_block):
+        end = min(begin + query_block, width)
+        block = functional.scaled_dot_product_attention(
+            queries[:, :, begin:end],
+            keys[:, :, :end],
+            values[:, :, :end],
+            attn_mask=hidden[begin:end, :end],
+            enable_gqa=True,
+        )
+        blocks.append(block.transpose(1, 2))
+    return torch.cat(blocks, dim=1)
+
+
+@functools.lru_cache
+def _above_diagonal(dtype: torch.dtype) -> Tensor:
+    """What is added to the scores of queries and keys of one row: minus infinity where a key lies behind its query."""
+    return torch.full((_KEYS_AT_ONCE, _KEYS_AT_ONCE), float("-inf"), dtype=dtype).triu_(1)
 
 
 def variable_length_kernel() -> VariableLength | None:

@@ -7,10 +7,12 @@ the device may take with the stock, masked forward. Nothing here knows text or d
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import itertools
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -18,7 +20,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from f2rag import layers
-from f2rag.attention import JoinedAttention, PaddedAttention, Rows, VariableLength, variable_length_kernel
+from f2rag.attention import (
+    QUERY_BLOCK,
+    EqualLengthsAttention,
+    JoinedAttention,
+    PaddedAttention,
+    Rows,
+    VariableLength,
+    variable_length_kernel,
+)
 from f2rag.compilation import Compilation
 from f2rag.graphs import GraphedForward
 from f2rag.loading import is_out_of_memory
@@ -37,8 +47,15 @@ logger = logging.getLogger(__name__)
 _WORTH_FOLDING = 0.8
 """Folded tokens per padded token, below which computing fewer tokens pays for moving them about in attention."""
 
+_TOKENS_OF_A_CALL = 16
+"""Padding, for each call of attention, above which a CPU computes rows of one length at a time: half of that is what a
+call took of the 80M model's time per token in bfloat16, and less of larger ones'."""
+
 _FIRST_POSITIONS = 512
 """Positions whose rotations are computed at load; longer texts double them."""
+
+
+Attention: TypeAlias = PaddedAttention | EqualLengthsAttention | JoinedAttention
 
 
 class FastForward:
@@ -48,7 +65,11 @@ class FastForward:
         model: As loaded; its weights become views of fused ones.
         device: Where it is, e.g. ``"cpu"`` or ``"cuda:0"``.
         pad_id: What stands behind the last tokens of padded rows.
-        kernel: Attention on rows that lie end to end; ``None`` computes padded rows.
+        kernel: Attention on rows that lie end to end. Without it a CPU computes those of one length at a time, where
+            that saves more padding than the calls cost, and other devices padded rows.
+
+    Attributes:
+        query_block: See ``attention.causal``.
     """
 
     def __init__(self, model: Qwen3Model, *, device: str, pad_id: int, kernel: VariableLength | None = None) -> None:
@@ -58,6 +79,7 @@ class FastForward:
         self._device = device
         self._pad_id = pad_id
         self._kernel = kernel
+        self.query_block = QUERY_BLOCK if device == "cpu" else None
         self._epsilon = float(model.config.rms_norm_eps)
         self._layers, self._last_layer = layers.restructure(model)
         # Older tables are kept: a recorded CUDA graph reads the one that was there when it was recorded.
@@ -77,7 +99,7 @@ class FastForward:
 
     def pack(self, ids: Sequence[TokenIds]) -> Packing:
         """The cheapest way to lay these texts side by side."""
-        joined = self._kernel is not None
+        joined = self._kernel is not None or (self._device == "cpu" and _joining_pays(list(map(len, ids))))
         unfolded = join(ids) if joined else pad(ids, pad_id=self._pad_id)
         if not may_share(ids) and len(unfolded.ids) == sum(map(len, ids)):
             return unfolded
@@ -86,8 +108,10 @@ class FastForward:
 
     def packings(self, ids: Sequence[TokenIds]) -> list[Packing]:
         """All ways that ``pack`` chooses from."""
-        joined = self._kernel is not None
-        return [join(ids) if joined else pad(ids, pad_id=self._pad_id), fold(ids, joined=joined)]
+        joined, padded = [join(ids), fold(ids, joined=True)], [pad(ids, pad_id=self._pad_id), fold(ids, joined=False)]
+        if self._kernel is not None:
+            return joined
+        return padded + joined if self._device == "cpu" else padded
 
     def compute(self, packing: Packing) -> Tensor:
         """``states`` of texts that are packed already."""
@@ -104,12 +128,7 @@ class FastForward:
 
     def compute_on_device(self, ids: Tensor, positions: Tensor, last: Tensor, rows: Rows) -> Tensor:
         """``compute`` of what is on the device: no copy and no wait, so that a CUDA graph can record it."""
-        attention: PaddedAttention | JoinedAttention
-        if rows.joined:
-            assert self._kernel is not None
-            attention = JoinedAttention(rows, kernel=self._kernel)
-        else:
-            attention = PaddedAttention(rows)
+        attention = self._attention(rows)
         cosines, sines = (table[positions] for table in self._rotations[-1])
         hidden = functional.embedding(ids, self._model.embed_tokens.weight)
         for layer in self._layers:
@@ -120,6 +139,13 @@ class FastForward:
             hidden = self._finish(hidden, attention(turned[:, :heads], turned[:, heads:], values), layer)
         return self._last_states(hidden, cosines, sines, last, attention)
 
+    def _attention(self, rows: Rows) -> Attention:
+        if not rows.joined:
+            return PaddedAttention(rows, query_block=self.query_block)
+        if self._kernel is None:
+            return EqualLengthsAttention(rows, query_block=self.query_block)
+        return JoinedAttention(rows, kernel=self._kernel)
+
     def _make_rotations(self, count: int) -> tuple[Tensor, Tensor]:
         rotary = self._model.rotary_emb
         angles = torch.outer(torch.arange(count, device=self._device).float(), rotary.inv_freq.to(self._device))
@@ -127,7 +153,7 @@ class FastForward:
         return angles.cos().mul_(scaling)[:, None], angles.sin().mul_(scaling)[:, None]
 
     def _last_states(
-        self, hidden: Tensor, cosines: Tensor, sines: Tensor, last: Tensor, attention: PaddedAttention | JoinedAttention
+        self, hidden: Tensor, cosines: Tensor, sines: Tensor, last: Tensor, attention: Attention
     ) -> Tensor:
         special = self._last_layer
         layer = special.layer
@@ -145,6 +171,11 @@ class FastForward:
         return self.finish(
             hidden, attended, layer.output, layer.middle_norm, layer.gate_and_up, layer.down, self._epsilon
         )
+
+
+def _joining_pays(lengths: Sequence[int]) -> bool:
+    calls = sum(1 for _ in itertools.groupby(lengths))
+    return max(lengths) * len(lengths) - sum(lengths) > _TOKENS_OF_A_CALL * calls
 
 
 class StockForward:
@@ -244,9 +275,12 @@ def largest_difference(fast: FastForward, stock: StockForward, *, vocabulary_siz
     generator = np.random.default_rng(0)
     rows = [generator.integers(0, vocabulary_size, size=length) for length in (7, 3, 12, 12)]
     rows[3][:8] = rows[2][:8]
+    trial = copy.copy(fast)
+    if trial.query_block is not None:
+        trial.query_block = 5  # of 12 tokens: two whole blocks and a part of one
     try:
         expected = functional.normalize(stock.states(rows), dim=1)
-        found = [functional.normalize(fast.compute(packing), dim=1) for packing in fast.packings(rows)]
+        found = [functional.normalize(trial.compute(packing), dim=1) for packing in trial.packings(rows)]
         difference = max(float((vectors - expected).abs().max()) for vectors in found)
     except (RuntimeError, TypeError, NotImplementedError) as error:
         if is_out_of_memory(error):

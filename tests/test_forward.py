@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from f2rag import attention
 from f2rag import forward as forwards
 from f2rag.attention import adapt_kernel
 from f2rag.checkpoint import read_checkpoint
@@ -16,6 +17,7 @@ from f2rag.device import DevicePlan
 from f2rag.forward import FastForward, StockForward, choose_forward
 from f2rag.loading import load_model
 from f2rag.models import resolve
+from f2rag.packing import join
 from f2rag.testing import write_checkpoint
 
 PAD = 0
@@ -84,19 +86,21 @@ def states(forward, texts) -> np.ndarray:
 class TestFastForward:
     @pytest.mark.parametrize("shape", SHAPES)
     @pytest.mark.parametrize(
-        ("texts", "folded"),
+        ("texts", "joined", "folded"),
         [
-            (some_texts(shortest=35), False),
-            (some_texts(shortest=1), True),  # padding alone would be half of what is computed
-            (some_texts(shortest=35, shared=60), True),
+            (some_texts(shortest=35), False, False),
+            (some_texts(count=5, shortest=1, longest=90), True, False),  # padding alone would be half
+            (some_texts(shortest=35, shared=60), False, True),
+            (some_texts(count=4, longest=200, shared=60), True, True),
         ],
-        ids=["alike", "of all lengths", "that begin alike"],
+        ids=["alike", "of all lengths", "that begin alike", "that begin alike and are of all lengths"],
     )
-    def test_it_equals_the_masked_forward_of_transformers(self, folders, shape, texts, folded):
+    def test_it_equals_the_masked_forward_of_transformers(self, folders, shape, texts, joined, folded):
         model = load(folders(shape))
         expected = states(StockForward(model, device="cpu", pad_id=PAD), texts)
         fast = FastForward(model, device="cpu", pad_id=PAD)
-        assert (fast.pack(texts).expand is not None) == folded
+        packing = fast.pack(texts)
+        assert (packing.joined, packing.expand is not None) == (joined, folded)
         np.testing.assert_allclose(states(fast, texts), expected, atol=2e-6)
 
     @pytest.mark.parametrize("shape", ["80M", "14B"])
@@ -158,13 +162,62 @@ class TestFastForward:
             assert torch.equal(parameter, before[name])
 
 
+class TestCausal:
+    @pytest.mark.parametrize("width", [1, 63, 64, 65, 130, 512, 513])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_blocks_of_queries_give_what_one_call_gives(self, width, dtype):
+        generator = torch.Generator().manual_seed(width)
+        queries, keys, values = (torch.randn(2, heads, width, 16, generator=generator).to(dtype) for heads in (4, 2, 2))
+        whole = attention.causal(queries, keys, values)
+        assert whole.shape == (2, width, 4, 16)
+        blocks = attention.causal(queries, keys, values, query_block=64)
+        torch.testing.assert_close(blocks, whole, atol=1e-5 if dtype == torch.float32 else 2e-2, rtol=0)
+
+    @pytest.mark.parametrize(
+        ("width", "threads", "calls"), [(64, 1, 1), (65, 1, 2), (512, 1, 8), (513, 1, 1), (200, 8, 4), (200, 9, 1)]
+    )
+    def test_there_are_blocks_where_they_are_faster(self, monkeypatch, width, threads, calls):
+        made = []
+        real = torch.nn.functional.scaled_dot_product_attention
+        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+        monkeypatch.setattr(
+            torch.nn.functional,
+            "scaled_dot_product_attention",
+            lambda *parts, **options: made.append(parts[0].shape[2]) or real(*parts, **options),
+        )
+        heads = torch.zeros(2, 4, width, 16)
+        attention.causal(heads, heads, heads, query_block=64)
+        assert len(made) == calls
+        assert sum(made) == width
+
+
+class TestEqualLengths:
+    def test_rows_of_one_length_are_one_call(self, monkeypatch):
+        calls = []
+        real = attention.causal
+        monkeypatch.setattr(
+            attention, "causal", lambda *parts, **options: calls.append(parts[0].shape) or real(*parts, **options)
+        )
+        rows = attention.Rows.of(join([np.arange(length) for length in (5, 5, 5, 3, 4, 4)]), "cpu")
+        tokens = torch.randn(26, 4, 16)
+        attended = attention.EqualLengthsAttention(rows)(tokens, tokens[:, :2], tokens[:, 2:])
+        assert attended.shape == (26, 64)
+        assert calls == [(3, 4, 5, 16), (1, 4, 3, 16), (2, 4, 4, 16)]
+
+
 class TestChoice:
     def test_the_fast_forward_is_taken_where_it_agrees(self, folders):
         choice = choose_forward(load(folders("80M")), plan(), pad_id=PAD)
         assert choice.is_fast
         assert choice.difference < 1e-5
 
-    @pytest.mark.parametrize("name", ["PaddedAttention.__call__", "PaddedAttention.of_last", "Rows.gather"])
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *("PaddedAttention.__call__", "PaddedAttention.of_last"),
+            *("EqualLengthsAttention.__call__", "EqualLengthsAttention.of_last", "Rows.gather"),
+        ],
+    )
     def test_a_wrong_part_is_found_and_the_stock_forward_taken(self, folders, monkeypatch, caplog, name):
         owner, method = name.split(".")
         kind = getattr(forwards, owner)
@@ -179,6 +232,12 @@ class TestChoice:
         monkeypatch.undo()
         again = FastForward(load(folders("80M")), device="cpu", pad_id=PAD)
         np.testing.assert_allclose(states(choice.forward, texts), states(again, texts), atol=2e-6)
+
+    def test_a_mistake_in_blocks_of_queries_is_found_though_no_row_of_the_test_is_as_long_as_one(
+        self, folders, monkeypatch
+    ):
+        monkeypatch.setattr(attention, "_above_diagonal", lambda dtype: torch.zeros(512, 512, dtype=dtype))
+        assert not choose_forward(load(folders("80M")), plan(), pad_id=PAD).is_fast
 
     def test_a_part_that_does_not_run_here_is_not_used(self, folders, monkeypatch, caplog):
         def refuse(*_: object) -> None:

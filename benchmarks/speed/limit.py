@@ -28,6 +28,10 @@ _CPU_CHUNKS = (512, 1024, 2048, 4096)
 _GPU_CHUNKS = (4096, 8192, 16384, 32768)
 _TRIAL_LAYERS = 2
 _TRIAL_TEXTS = 32
+_QUERY_BLOCK = 64
+_MOST_IN_BLOCKS = 512
+"""Tokens of a text: of more keys, torch's kernel for CPUs leaves out blocks above the diagonal itself."""
+
 _PADDED_BUDGET = {"cpu": 1024, "cuda": 16384}
 
 
@@ -231,6 +235,8 @@ class Machine:
         import torch
 
         ways = [self._attend_singly, self._attend_padded]
+        if self._kind == "cpu":
+            ways.append(self._attend_in_blocks)
         if self._kind == "cuda" and varlen() is not None:
             ways.append(self._attend_packed)
         with torch.inference_mode():
@@ -262,6 +268,26 @@ class Machine:
         q, k, v = self._heads(rows, tokens)
         grouped = self.shape.queries != self.shape.keys
         torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
+
+    def _attend_in_blocks(self, lengths: Sequence[int]) -> None:
+        """Text by text, a few queries at a time with the keys that they see: fewer scores above the diagonal."""
+        import torch
+
+        hidden = torch.full((_MOST_IN_BLOCKS, _MOST_IN_BLOCKS), float("-inf"), dtype=self._dtype).triu(1)
+        for length in lengths:
+            if length > _MOST_IN_BLOCKS:
+                self._attention(1, length)
+                continue
+            q, k, v = self._heads(1, length)
+            for begin in range(0, length, _QUERY_BLOCK):
+                end = min(begin + _QUERY_BLOCK, length)
+                torch.nn.functional.scaled_dot_product_attention(
+                    q[:, :, begin:end],
+                    k[:, :, :end],
+                    v[:, :, :end],
+                    attn_mask=hidden[begin:end, :end],
+                    enable_gqa=self.shape.queries != self.shape.keys,
+                )
 
     def _attend_packed(self, lengths: Sequence[int]) -> None:
         import torch
