@@ -22,8 +22,8 @@ from f2rag.transfer import to_device
 
 QUERY_BLOCK = 64
 """Queries of one call on a CPU. Of up to ``_KEYS_AT_ONCE`` keys torch's kernel computes the scores above the diagonal,
-too; in blocks of 64, each with the keys up to its own end, attention takes 17 to 28 % less time in bfloat16 and 8 to
-21 % less in float32 (128 to 512 tokens, Zen 4)."""
+too; in blocks of 64, each with the keys up to its own end, attention takes 17 to 27 % less time in bfloat16 and 8 to
+20 % less in float32 (one text of 128 to 512 tokens, two cores of a Zen 4)."""
 
 _KEYS_AT_ONCE = 512
 """The kernel's own block of keys: it leaves out whole blocks above the diagonal by itself."""
@@ -78,7 +78,7 @@ class PaddedAttention:
 
     Args:
         rows: The layout.
-        query_block: See ``causal``.
+        query_block: See ``causal_attention``.
     """
 
     def __init__(self, rows: Rows, *, query_block: int | None = None) -> None:
@@ -96,7 +96,7 @@ class PaddedAttention:
         Returns:
             (tokens, heads x size).
         """
-        attended = causal(
+        attended = causal_attention(
             self._by_row(queries), self._by_row(keys), self._by_row(values), query_block=self._query_block
         )
         return self._rows.gather(attended.flatten(2).flatten(0, 1))
@@ -125,13 +125,13 @@ class PaddedAttention:
 
 
 class EqualLengthsAttention:
-    """Attention on rows that lie end to end, one call for all neighbours of one length: without padding or a copy.
+    """Attention on rows that lie end to end, one call for all neighbours of one length: without padding.
 
     For a CPU, where a call costs little and the lengths are at hand. Arguments and results as of ``PaddedAttention``.
 
     Args:
         rows: The layout.
-        query_block: See ``causal``.
+        query_block: See ``causal_attention``.
     """
 
     def __init__(self, rows: Rows, *, query_block: int | None = None) -> None:
@@ -142,8 +142,8 @@ class EqualLengthsAttention:
     def __call__(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """See ``PaddedAttention``."""
         groups = zip(*map(self._by_length, (queries, keys, values)), strict=True)
-        attended = [causal(*group, query_block=self._query_block).flatten(2).flatten(0, 1) for group in groups]
-        return self._rows.gather(torch.cat(attended))
+        attended = [causal_attention(*group, query_block=self._query_block).flatten(0, 1) for group in groups]
+        return self._rows.gather(torch.cat(attended).flatten(1))
 
     def of_last(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """See ``PaddedAttention``."""
@@ -192,7 +192,7 @@ class JoinedAttention:
         return attended.flatten(1)
 
 
-def causal(queries: Tensor, keys: Tensor, values: Tensor, *, query_block: int | None = None) -> Tensor:
+def causal_attention(queries: Tensor, keys: Tensor, values: Tensor, *, query_block: int | None = None) -> Tensor:
     """Causal attention of rows of one width.
 
     Args:
@@ -204,9 +204,8 @@ def causal(queries: Tensor, keys: Tensor, values: Tensor, *, query_block: int | 
     Returns:
         (rows, width, heads, size).
     """
-    rows, heads, width, _ = queries.shape
-    # A call has to keep all threads busy: the kernel shares out rows, heads and, coarsely, queries.
-    if query_block is None or not query_block < width <= _KEYS_AT_ONCE or rows * heads < torch.get_num_threads():
+    width = queries.shape[2]
+    if query_block is None or not query_block < width <= _KEYS_AT_ONCE:
         attended = functional.scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=True)
         return attended.transpose(1, 2)
     hidden = _above_diagonal(queries.dtype)

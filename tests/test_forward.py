@@ -151,6 +151,12 @@ class TestFastForward:
         np.testing.assert_allclose(states(fast, texts), expected, atol=rounded.rounding)
         assert ((states(fast, texts) * expected).sum(axis=1) > 0.9995).all()
 
+    @pytest.mark.parametrize(("more", "block"), [(0, attention.QUERY_BLOCK), (1, None)])
+    def test_queries_come_in_blocks_where_the_heads_keep_all_threads_busy(self, folders, monkeypatch, more, block):
+        model = load(folders("80M"))
+        monkeypatch.setattr(torch, "get_num_threads", lambda: model.config.num_attention_heads + more)
+        assert FastForward(model, device="cpu", pad_id=PAD).query_block == block
+
     def test_no_weight_is_held_twice(self, folders):
         model = load(folders("80M"))
         before = {name: parameter.clone() for name, parameter in model.named_parameters()}
@@ -168,25 +174,22 @@ class TestCausal:
     def test_blocks_of_queries_give_what_one_call_gives(self, width, dtype):
         generator = torch.Generator().manual_seed(width)
         queries, keys, values = (torch.randn(2, heads, width, 16, generator=generator).to(dtype) for heads in (4, 2, 2))
-        whole = attention.causal(queries, keys, values)
+        whole = attention.causal_attention(queries, keys, values)
         assert whole.shape == (2, width, 4, 16)
-        blocks = attention.causal(queries, keys, values, query_block=64)
+        blocks = attention.causal_attention(queries, keys, values, query_block=64)
         torch.testing.assert_close(blocks, whole, atol=1e-5 if dtype == torch.float32 else 2e-2, rtol=0)
 
-    @pytest.mark.parametrize(
-        ("width", "threads", "calls"), [(64, 1, 1), (65, 1, 2), (512, 1, 8), (513, 1, 1), (200, 8, 4), (200, 9, 1)]
-    )
-    def test_there_are_blocks_where_they_are_faster(self, monkeypatch, width, threads, calls):
+    @pytest.mark.parametrize(("width", "calls"), [(64, 1), (65, 2), (200, 4), (512, 8), (513, 1)])
+    def test_there_are_blocks_where_they_are_faster(self, monkeypatch, width, calls):
         made = []
         real = torch.nn.functional.scaled_dot_product_attention
-        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
         monkeypatch.setattr(
             torch.nn.functional,
             "scaled_dot_product_attention",
             lambda *parts, **options: made.append(parts[0].shape[2]) or real(*parts, **options),
         )
         heads = torch.zeros(2, 4, width, 16)
-        attention.causal(heads, heads, heads, query_block=64)
+        attention.causal_attention(heads, heads, heads, query_block=64)
         assert len(made) == calls
         assert sum(made) == width
 
@@ -194,9 +197,11 @@ class TestCausal:
 class TestEqualLengths:
     def test_rows_of_one_length_are_one_call(self, monkeypatch):
         calls = []
-        real = attention.causal
+        real = attention.causal_attention
         monkeypatch.setattr(
-            attention, "causal", lambda *parts, **options: calls.append(parts[0].shape) or real(*parts, **options)
+            attention,
+            "causal_attention",
+            lambda *parts, **options: calls.append(parts[0].shape) or real(*parts, **options),
         )
         rows = attention.Rows.of(join([np.arange(length) for length in (5, 5, 5, 3, 4, 4)]), "cpu")
         tokens = torch.randn(26, 4, 16)
@@ -236,6 +241,7 @@ class TestChoice:
     def test_a_mistake_in_blocks_of_queries_is_found_though_no_row_of_the_test_is_as_long_as_one(
         self, folders, monkeypatch
     ):
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
         monkeypatch.setattr(attention, "_above_diagonal", lambda dtype: torch.zeros(512, 512, dtype=dtype))
         assert not choose_forward(load(folders("80M")), plan(), pad_id=PAD).is_fast
 

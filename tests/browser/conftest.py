@@ -40,6 +40,7 @@ from playwright.sync_api import (
 )
 from playwright.sync_api import TimeoutError as PageTimeoutError
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from websockets.exceptions import WebSocketException
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 PATIENCE_MS = 60_000
@@ -72,7 +73,7 @@ class AppPage:
         complaints: What the browser wrote to its console, and requests that failed.
         waiting: Requests that have no answer yet.
         begun_ms: After how long it is looked whether the page's script has begun at all.
-        patience_ms: How long the page may take after that.
+        patience_ms: How long the page may take, and once more if it was loaded again.
     """
 
     def __init__(self, page: Page, app: AppServer) -> None:
@@ -106,17 +107,18 @@ class AppPage:
     def settle(self) -> AppPage:
         """Wait until the script has run and everything that it drew is there.
 
-        A page whose script never began is loaded once more, with a warning, as a person would do: then the browser and
-        Streamlit's server have not found each other, and nothing of ours has run that could be at fault.
+        A page whose script never began is loaded once more, with a warning, if the app draws a page for somebody else
+        meanwhile: then the browser and Streamlit's server have not found each other, and the app is not at fault.
         """
         self._settled += 1
         try:
             self._wait(self.begun_ms)
         except PageTimeoutError:
-            if self.page.evaluate(_NEVER_BEGAN):
+            again = bool(self.page.evaluate(_NEVER_BEGAN)) and self._app_draws()
+            if again:
                 self._load_again()
             try:
-                self._wait(self.patience_ms)
+                self._wait(self.patience_ms if again else max(self.patience_ms - self.begun_ms, 1))
             except PageTimeoutError as error:
                 raise AssertionError(f"The page did not settle.\n{self._state()}") from error
         return self
@@ -214,6 +216,11 @@ class AppPage:
 
     def _wait(self, milliseconds: float) -> None:
         self.page.wait_for_function(_IS_QUIET, arg=[self._settled, _SETTLED_MS], polling=30, timeout=milliseconds)
+
+    def _app_draws(self) -> bool:
+        with contextlib.suppress(OSError, EOFError, WebSocketException):  # TimeoutError is an OSError
+            return bool(visit(self.app.url, "", lambda drawn: False, seconds=self.begun_ms / 1000))
+        return False
 
     def _load_again(self) -> None:
         with warnings.catch_warnings():
