@@ -4,11 +4,11 @@
 # once.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-if ! { command -v podman && command -v runc && command -v catatonit; } >/dev/null; then
+if ! { command -v podman && command -v runc && command -v catatonit && command -v ip; } >/dev/null; then
     export DEBIAN_FRONTEND=noninteractive
     apt-get update --quiet
     apt-get install --yes --quiet --no-install-recommends \
-        podman runc catatonit golang-github-containernetworking-plugin-dnsname dnsmasq-base iptables
+        podman runc catatonit golang-github-containernetworking-plugin-dnsname dnsmasq-base iptables iproute2
 fi
 if [ ! -x .venv/containers/bin/podman-compose ]; then
     "${PYTHON:-python3}" -m venv .venv/containers

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -23,6 +24,7 @@ from pathlib import Path
 
 import pytest
 from app_server import DOCKERFILE, variables_of_the_image, visit
+from own_network import own_network
 from servers import CURRENT, free_ports, until
 
 from f2rag.errors import CollectionNotFoundError
@@ -155,7 +157,7 @@ class Composed:
 @pytest.fixture(scope="module")
 def composed(alone, server_binary):
     check_tools()
-    with tempfile.TemporaryDirectory(prefix="f2rag-containers-", ignore_cleanup_errors=True) as name:
+    with own_network(), tempfile.TemporaryDirectory(prefix="f2rag-containers-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         made = Composed(folder)
         archive = write_image(folder, server_binary(CURRENT))
@@ -233,6 +235,12 @@ def test_the_server_answers_on_loopback_and_wants_its_key(composed):
         "6333/tcp": ["127.0.0.1"],
         "6334/tcp": ["127.0.0.1"],
     }
+
+
+def test_its_network_is_not_that_of_the_other_tests(composed):
+    others = Path(f"/proc/{os.getppid()}/ns/net")
+    assert Path("/proc/thread-self/ns/net").readlink() != others.readlink()
+    assert any("podman" in name for _, name in socket.if_nameindex())
 
 
 def test_its_health_check_runs_inside(composed):

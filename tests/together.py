@@ -15,7 +15,7 @@ GROUPS = {
     "browser, the rest": (
         "tests/browser/test_appearance.py",
         "tests/browser/test_documents.py",
-        "tests/browser/test_loading_again.py",
+        "tests/browser/test_network_changes.py",
         "tests/browser/test_outage.py",
     ),
     "accuracy": ("tests/test_accuracy_gates.py",),
