@@ -1,45 +1,79 @@
-"""A network of its own for a test that changes one.
+"""A network of its own for programs that change one, as containers do when they start.
 
 Every address that comes or goes makes Chromium give up all requests that wait for a connection, those to loopback too
-(``net::ERR_NETWORK_CHANGED``): containers that start beside the tests in a browser would leave them blank pages.
+(``net::ERR_NETWORK_CHANGED``): tests in a browser that run meanwhile would see blank pages.
+
+The tests themselves stay where they are, with all threads of theirs. This file, run as a program, lives in the new
+network, and hands on what reaches the ports that it was given from outside.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import ctypes
-import os
+import functools
 import shutil
+import socket
 import subprocess
-import threading
+import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-_CLONE_NEWNET = 0x40000000
-"""From ``linux/sched.h``; Python has ``os.unshare`` and ``os.setns`` from 3.12 on only."""
+_READY = "ready\n"
 
 
 @contextlib.contextmanager
-def own_network() -> Iterator[Path]:
-    """Let this thread, and every program that it starts meanwhile, see a network that holds loopback alone.
+def own_network(*ports: int) -> Iterator[tuple[str, ...]]:
+    """Hold a network that has loopback alone; a test is skipped where that cannot be had.
 
-    Threads that are there already stay where they are. The test is skipped where this cannot be had.
+    Args:
+        ports: Of its loopback; they are reached from here under the same numbers.
 
     Yields:
-        The file by which other programs may enter it (``nsenter --net=FILE``).
+        What a command begins with that shall run there.
     """
-    if absent := [name for name in ("ip", "nsenter") if shutil.which(name) is None]:
-        pytest.skip(f"a network of its own takes {' and '.join(absent)} (Debian: iproute2, util-linux)")
-    here = f"/proc/{os.getpid()}/task/{threading.get_native_id()}/ns/net"
-    kernel = ctypes.CDLL(None, use_errno=True)
-    with Path(here).open() as before:
-        if kernel.unshare(_CLONE_NEWNET) != 0:
-            pytest.skip(f"a network of its own takes root's rights: {os.strerror(ctypes.get_errno())}")
-        try:
-            subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-            yield Path(here)
-        finally:
-            if kernel.setns(before.fileno(), _CLONE_NEWNET) != 0:
-                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    if absent := [name for name in ("ip", "nsenter", "unshare") if shutil.which(name) is None]:
+        pytest.skip(f"a network of its own takes {', '.join(absent)} (Debian: iproute2, util-linux)")
+    with contextlib.ExitStack() as stack:
+        here = [stack.enter_context(socket.create_server(("127.0.0.1", port))) for port in ports]
+        numbers = [each.fileno() for each in here]
+        holder = subprocess.Popen(
+            ["unshare", "--net", "--", sys.executable, __file__, *map(str, numbers)],
+            pass_fds=numbers, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        stack.enter_context(holder)  # which ends when its standard input does
+        assert holder.stdout is not None
+        if (told := holder.stdout.readline()) != _READY:
+            pytest.skip(f"a network of its own takes root's rights: {told}{holder.stdout.read()}")
+        yield (str(shutil.which("nsenter")), f"--net=/proc/{holder.pid}/ns/net")
+
+
+async def _hold(listening: list[socket.socket]) -> None:
+    """Hand on what comes until standard input ends."""
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), ended.set)
+    for each in listening:
+        await asyncio.start_server(functools.partial(_hand_on, each.getsockname()[1]), sock=each)
+    sys.stdout.write(_READY)
+    sys.stdout.flush()
+    await ended.wait()
+
+
+async def _hand_on(port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.closing(writer), contextlib.suppress(OSError):
+        answers, requests = await asyncio.open_connection("127.0.0.1", port)
+        with contextlib.closing(requests):
+            await asyncio.gather(_copy(reader, requests), _copy(answers, writer))
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(2**16):
+        writer.write(data)
+        await writer.drain()
+    writer.write_eof()
+
+
+if __name__ == "__main__":
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    asyncio.run(_hold([socket.socket(fileno=int(number)) for number in sys.argv[1:]]))

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from app_server import AppServer, visit
+from app_server import COMMAND, AppServer, visit
 from filelock import FileLock
 
 pytest.importorskip("streamlit", reason="the app needs the extra: pip install 'f2rag[app]'")
@@ -28,6 +29,7 @@ pytest.importorskip("playwright", reason="Playwright comes with the extra dev")
 from app_page import PATIENCE_MS, AppPage, launch
 from own_network import own_network
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
+from servers import free_ports
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 INDEXING_SECONDS = 480
@@ -169,14 +171,18 @@ def page(app: AppServer, tab: Page) -> Iterator[AppPage]:
 
 
 @pytest.fixture
-def apart(playwright: Playwright, chromium: str, indexed: Path, tmp_path: Path) -> Iterator[AppPage]:
-    """The app and a browser in a network of their own, which may be changed."""
+def apart(
+    playwright: Playwright, chromium: str, indexed: Path, tmp_path: Path
+) -> Iterator[tuple[AppPage, tuple[str, ...]]]:
+    """The app and a browser in a network of their own, and what a command begins with that changes it."""
+    port = free_ports(1)[0]
     folder = shutil.copytree(indexed, tmp_path / "app")
     program = tmp_path / "chromium"
     with contextlib.ExitStack() as stack:
-        network = stack.enter_context(own_network())
-        program.write_text(f'#!/bin/sh\nexec nsenter --net={network} {chromium} "$@"\n')
+        inside = stack.enter_context(own_network(port))
+        program.write_text(f'#!/bin/sh\nexec {shlex.join(inside)} {chromium} "$@"\n')
         program.chmod(0o755)
-        app = stack.enter_context(drawn_once(folder))
+        app = AppServer(folder, environment=_SETTINGS, command=[*inside, *COMMAND], port=port)
+        stack.callback(app.stop)
         browser = stack.enter_context(contextlib.closing(launch(playwright, program)))
-        yield AppPage(browser.new_page(), app)
+        yield AppPage(browser.new_page(), start_and_draw(app)), inside

@@ -8,32 +8,33 @@ import subprocess
 import pytest
 
 
-def change_network(number: int) -> None:
+def change_network(inside, number):
     """A pair of devices with an address, as of a container that starts."""
     name = f"changed{number}"
     for command in (
-        f"link add {name} type veth peer name {name}p",
-        f"address add 10.77.{number}.1/24 dev {name}",
-        f"link set {name} up",
+        f"ip link add {name} type veth peer name {name}p",
+        f"ip address add 10.77.{number}.1/24 dev {name}",
+        f"ip link set {name} up",
     ):
-        subprocess.run(["ip", *command.split()], check=True)
+        subprocess.run([*inside, *command.split()], check=True)
 
 
 def test_a_page_that_a_change_of_the_network_broke_is_loaded_again(apart):
-    apart.patience_ms = 30_000
+    page, inside = apart
+    page.patience_ms = 30_000
     numbers = itertools.count()
 
     def change_until_something_is_given_up(request):
-        if not any("net::ERR_NETWORK_CHANGED" in complaint for complaint in apart.complaints):
-            change_network(next(numbers))
+        if not any("net::ERR_NETWORK_CHANGED" in complaint for complaint in page.complaints):
+            change_network(inside, next(numbers))
 
-    apart.page.on("request", change_until_something_is_given_up)
+    page.page.on("request", change_until_something_is_given_up)
     with pytest.warns(UserWarning, match="The network changed") as told:
-        apart.open()
+        page.open()
     assert len(told) == 1
     assert "net::ERR_NETWORK_CHANGED" in str(told[0].message)
-    assert apart.page.get_by_role("heading", name="Multilingual search").is_visible()
-    assert apart.keyed("q").locator("input").is_visible()
+    assert page.page.get_by_role("heading", name="Multilingual search").is_visible()
+    assert page.keyed("q").locator("input").is_visible()
 
 
 def test_a_page_that_never_gets_going_fails_with_all_that_is_known(open_page, app):
