@@ -73,11 +73,11 @@ class AppPage:
         too. A page that lacks something for that reason is loaded again, with a warning.
         """
         address = f"{self.app.url}/{path}{'?' if query else ''}{urlencode(query)}"
-        for _ in range(_LOADS):
+        for loads_left in reversed(range(_LOADS)):
             self.dropped.clear()
             self._go(address)
             drawn = self._becomes_quiet(self.patience_ms / _LOADS)
-            if not self.dropped:
+            if not self.dropped or not loads_left:
                 break
             self._warn(f"The network changed while a page was loaded, which is done again.\n{self._state()}")
         return self if drawn and not self.dropped else self.settle()

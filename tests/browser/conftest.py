@@ -180,9 +180,11 @@ def apart(
     program = tmp_path / "chromium"
     with contextlib.ExitStack() as stack:
         inside = stack.enter_context(own_network(port))
-        program.write_text(f'#!/bin/sh\nexec {shlex.join(inside)} {chromium} "$@"\n')
+        program.write_text(f'#!/bin/sh\nexec {shlex.join([*inside, chromium])} "$@"\n')
         program.chmod(0o755)
         app = AppServer(folder, environment=_SETTINGS, command=[*inside, *COMMAND], port=port)
         stack.callback(app.stop)
         browser = stack.enter_context(contextlib.closing(launch(playwright, program)))
-        yield AppPage(browser.new_page(), start_and_draw(app)), inside
+        made = AppPage(browser.new_page(), start_and_draw(app))
+        yield made, inside
+        made.check()
